@@ -1,0 +1,204 @@
+//! The contract with the transcoder child: one [`Task`] as JSON on its standard input, [`Event`]s as JSON
+//! lines on its standard output, files in and files out. The child sees no row, no key and no credential.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MediaProblem, RenditionName, Rung, Size};
+
+/// What the child is asked to do. Paths are absolute. Every file it makes is written into `output`, an empty
+/// folder, under a name that parses as [`crate::ObjectFile`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Judge the source, make `original` by stream copy where browsers can play it, take covers, plan the encode.
+    Ingest {
+        input: PathBuf,
+        output: PathBuf,
+        limits: MediaLimits,
+        settings: EncodeSettings,
+        cover_at_s: Option<f64>,
+    },
+    /// Decode one chunk once and encode it at every rung: `<rung>.chunk-<number>.mp4`.
+    EncodeVideo { input: PathBuf, output: PathBuf, plan: Plan, chunk: u32 },
+    /// Make the audio that the rungs share: `chunk.audio.mp4`.
+    EncodeAudio { input: PathBuf, output: PathBuf, plan: Plan },
+    /// Join chunks, package, verify: track files, `shared.audio.mp4`, heads and indexes.
+    Assemble {
+        /// By rung, as in `plan.rungs`; within a rung by chunk number.
+        chunks: Vec<Vec<PathBuf>>,
+        audio: Option<PathBuf>,
+        output: PathBuf,
+        plan: Plan,
+    },
+    /// Take the cover anew.
+    Cover { input: PathBuf, output: PathBuf, limits: MediaLimits, at_s: Option<f64> },
+}
+
+/// What a source may be at most.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MediaLimits {
+    pub duration_s_max: f64,
+    pub pixels_max: u64,
+    pub streams_max: u32,
+}
+
+/// How rungs are encoded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EncodeSettings {
+    pub crf: f64,
+    pub x264_preset: String,
+    /// Keyframes of the rungs are at most this far apart, in seconds.
+    pub gop_s_max: f64,
+    /// Longest chunk, in seconds; a chunk ends at a keyframe of the source. `None`: one chunk for the whole film.
+    pub chunk_s: Option<f64>,
+}
+
+/// One line on the child's standard output. The last line is `Done`, `Rejected` or `Failed`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Of this task, 0 to 1, never falling; at least one every few seconds while work goes on.
+    Progress {
+        fraction: f64,
+    },
+    Done {
+        outcome: Outcome,
+    },
+    /// The fault is in the file: no retry. `detail` is one sentence for the uploader, with the offending value.
+    Rejected {
+        problem: MediaProblem,
+        detail: String,
+    },
+    /// The fault may be ours: another attempt may succeed. `detail` is for the operator.
+    Failed {
+        detail: String,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Outcome {
+    Ingest(Ingested),
+    Encode { files: Vec<OutputFile> },
+    Assemble { renditions: Vec<RenditionOutput> },
+    Cover(Covers),
+}
+
+/// A file in the output folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Parses as [`crate::ObjectFile`].
+    pub name: String,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ingested {
+    pub source: SourceInfo,
+    /// `None`: browsers cannot play the source; `original` is the first rung of the plan.
+    pub original: Option<RenditionOutput>,
+    pub covers: Covers,
+    pub plan: Plan,
+}
+
+/// What the source turned out to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// As FFmpeg names the demuxer, e.g. `mov,mp4,m4a,3gp,3g2,mj2`.
+    pub container: String,
+    pub video_codec: String,
+    pub audio_codec: Option<String>,
+    /// As shown: rotation and sample aspect ratio applied.
+    pub size: Size,
+    /// Frames a second on average over what was read.
+    pub frame_rate: f64,
+    /// Of what is whole.
+    pub duration_s: f64,
+    /// One sentence each, for the uploader, e.g. that the file was cut off.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covers {
+    /// `cover-<width>.jpg` and `.webp`.
+    pub files: Vec<OutputFile>,
+    /// Largest width made, in pixels.
+    pub width_max: u32,
+    /// At most 30 bytes, base64.
+    pub thumbhash: String,
+}
+
+/// What there is to encode. Empty `rungs`: nothing; the video is ready once `original` is published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Best first.
+    pub rungs: Vec<Rung>,
+    /// A shared audio track is to be made.
+    pub audio: bool,
+    pub settings: EncodeSettingsPlanned,
+    /// Where fragments start, so that every rendition can be cut at the same instants.
+    pub boundaries: Boundaries,
+    /// In display order; together they cover the film without gap or overlap.
+    pub chunks: Vec<ChunkSpan>,
+    /// What assembling checks against.
+    pub expected: Expected,
+}
+
+/// The part of [`EncodeSettings`] that the encode needs; kept in the plan so that a changed setting never
+/// mixes two ways of encoding in one video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncodeSettingsPlanned {
+    pub x264_preset: String,
+    pub gop_s_max: f64,
+}
+
+/// Instants at which every rendition has a keyframe and starts a fragment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boundaries {
+    /// Ticks a second.
+    pub timescale: u32,
+    /// Presentation times in ticks from the start of the film, ascending. The first is that of the first frame.
+    pub starts: Vec<i64>,
+}
+
+/// Frames with `start <= presentation time < end`, in ticks of [`Boundaries::timescale`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkSpan {
+    pub start: i64,
+    /// `None` in the last chunk: to the end.
+    pub end: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Frames of the source that can be shown; encoded renditions of constant rate have as many.
+    pub frames: Option<u64>,
+    pub duration_s: f64,
+    /// The longest time one frame is shown, in seconds.
+    pub frame_duration_s: f64,
+    /// Start of the audio minus start of the video, in seconds.
+    pub audio_offset_s: Option<f64>,
+}
+
+/// One finished rendition: verified, with all its files in the output folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RenditionOutput {
+    pub name: RenditionName,
+    /// As shown.
+    pub size: Size,
+    pub frame_rate: f64,
+    pub frames: u64,
+    pub duration_s: f64,
+    /// Of the progressive file, in bytes.
+    pub size_bytes: u64,
+    /// Average of video and audio together, in bit/s.
+    pub bitrate_bps: u64,
+    /// RFC 6381, video first, e.g. `avc1.64001f,mp4a.40.2`.
+    pub codecs: String,
+    /// Track files, head and index. A shared audio track is named by each rendition that uses it.
+    pub files: Vec<OutputFile>,
+    /// Versions and settings that made it, for a person who wonders later.
+    pub engine: String,
+}
