@@ -1,0 +1,44 @@
+//! Whose fault it is: the file's (no retry) or ours (another attempt may succeed).
+
+use domain::MediaProblem;
+use ffmpeg_next as ffmpeg;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// `detail` is one sentence for the uploader that names the offending value.
+    #[error("{problem}: {detail}")]
+    Rejected { problem: MediaProblem, detail: String },
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl TaskError {
+    pub fn rejected(problem: MediaProblem, detail: impl Into<String>) -> Self {
+        TaskError::Rejected { problem, detail: detail.into() }
+    }
+}
+
+/// What our own doing runs into (disk, memory, encoder): a failure, never a judgement on the file.
+impl From<ffmpeg::Error> for TaskError {
+    fn from(error: ffmpeg::Error) -> Self {
+        TaskError::Failed(anyhow::Error::new(error).context("run FFmpeg"))
+    }
+}
+
+impl From<std::io::Error> for TaskError {
+    fn from(error: std::io::Error) -> Self {
+        TaskError::Failed(anyhow::Error::new(error).context("read or write a file"))
+    }
+}
+
+/// An error met while reading the uploader's file: the machine's where it is about memory or the disk,
+/// the file's in every other case.
+pub fn reading(error: ffmpeg::Error, what: &str) -> TaskError {
+    use ffmpeg::util::error::{EACCES, EIO, EMFILE, ENOENT, ENOMEM};
+    match error {
+        ffmpeg::Error::Other { errno: ENOMEM | EIO | EACCES | ENOENT | EMFILE } => {
+            TaskError::Failed(anyhow::Error::new(error).context(format!("read the {what}")))
+        }
+        _ => TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {error}.")),
+    }
+}
