@@ -63,7 +63,9 @@ export class VideoCard {
     this.upload = upload;
     upload.addEventListener('change', () => this.#uploadChanged(upload), { signal: this.context.signal });
     void drawFrame(upload.file).then((frame) => {
-      if (frame && this.#drawnCover === null) replace(this.#image, frame);
+      if (!frame || this.#drawnCover !== null) return;
+      replace(this.#image, frame);
+      this.#render();
     });
   }
 
@@ -130,7 +132,7 @@ export class VideoCard {
   #renderStage(stage: Stage | null, watchable: boolean): void {
     this.#stage.hidden = stage === null;
     // The picture stands under water up to the level reached; a video that can be watched is clear.
-    this.#veil.hidden = watchable || stage === null;
+    this.#veil.hidden = watchable || stage === null || this.#image.querySelector('.icon') !== null;
     if (!stage) return;
     this.#stage.dataset.tone = stage.tone;
     setText(this.#label, stage.label);
@@ -169,8 +171,9 @@ export class VideoCard {
   #actionKind(): string {
     if (this.upload) return this.upload.state === 'failed' ? 'failed' : 'upload';
     if (!this.#isMine()) return 'foreign';
-    const state = this.#video?.state;
-    return state === 'awaiting_upload' || state === 'uploading' ? 'waiting' : 'mine';
+    const state = this.#video?.state ?? 'deleted';
+    if (state === 'awaiting_upload' || state === 'uploading') return 'waiting';
+    return api.isWatchable(state) ? 'mine' : 'unwatchable';
   }
 
   async #delete(video: api.Video): Promise<void> {

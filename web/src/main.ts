@@ -32,12 +32,7 @@ function viewAt(path: string, hash: string, signal: AbortSignal): HTMLElement {
   return video ? watchView(video, signal) : homeView(uploads, signal);
 }
 
-const footer = h(
-  'footer',
-  { class: 'foot' },
-  h('a', { href: '/docs' }, 'API'),
-  h('span', {}, 'Space plays, ← → skip, f fills the screen, m mutes'),
-);
+const footer = h('footer', { class: 'foot' }, h('a', { href: '/docs' }, 'API'));
 
 document.body.append(header(), place, footer);
 mountNotices();

@@ -156,7 +156,8 @@ export class Player {
     select.append(...qualities.map(({ label }, index) => h('option', { value: index }, label)));
     select.selectedIndex = selected;
     select.addEventListener('change', () => qualities[select.selectedIndex]?.choose());
-    replace(this.#choices, this.#modes(mode), qualities.length > 1 && select);
+    const keys = h('p', { class: 'player-keys' }, 'Space plays · ← → skip · f fills the screen · m mutes');
+    replace(this.#choices, this.#modes(mode), qualities.length > 1 && select, keys);
   }
 
   #modes(current: Mode): HTMLElement {
