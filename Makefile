@@ -1,0 +1,62 @@
+# Thin wrappers; each target says in its `##` what it is for.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
+
+.PHONY: help setup run demo test lint fmt bench campaign-kills campaign-memory clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: ## install what is missing: Debian packages, Node, Rust
+	@scripts/setup run
+
+run: setup web/dist/index.html ## build and start everything on embedded defaults (data in ./data)
+	cargo run
+
+demo: ## three sample videos, made here and uploaded to the server that `make run` started
+	@scripts/setup test
+	@scripts/demo
+
+test: web/dist/index.html ## all tests: units, conformance, pipeline, end to end, browser
+	@scripts/setup test
+	cargo build --workspace --tests --bins
+	cargo nextest run --workspace
+	cargo test --workspace --doc --quiet
+
+lint: web/dist/index.html ## formatting, clippy, licences and sources, TypeScript
+	@scripts/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo deny --log-level error check licenses bans sources
+	cd web && npm run --silent check
+
+fmt: ## format the code
+	cargo fmt --all
+
+bench: ## comparisons with peers; results go to bench/results/
+	@scripts/setup test
+	bench/ingest.py
+
+campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
+	@scripts/setup test
+	SLUICE_KILLS=50 cargo nextest run -p sluice --test kills --run-ignored all --no-capture
+
+campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/
+	@scripts/setup test
+	SLUICE_MEMORY_BYTES=2147483648 cargo nextest run -p sluice --test memory --run-ignored all --no-capture
+
+clean: ## remove what was built; the data directory stays
+	cargo clean
+	rm -rf web/dist web/node_modules
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	@scripts/setup run
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd web && npm run --silent build
+	@touch $@
