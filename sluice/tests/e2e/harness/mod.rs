@@ -1,0 +1,11 @@
+//! Personas and a server of their own: `let alice = app.user("alice").await; let v = alice.upload(&clip).await;`
+//!
+//! Ending a test with [`App::finish`] fails it when a job is left over or an object is unexplained.
+
+pub mod clips;
+mod persona;
+mod process;
+pub mod probe;
+
+pub use persona::{Answer, Persona};
+pub use process::{App, Program, sluice_command};

@@ -1,0 +1,218 @@
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::Persona;
+
+const START_S_MAX: u64 = 30;
+const STOP_S_MAX: u64 = 40;
+
+/// One running process of ours, on ports it picked itself. Dropping it kills it.
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+    /// `http://127.0.0.1:<port>`
+    pub base: String,
+    pub ops: String,
+}
+
+/// `sluice` on a fresh data directory, and the personas who use it.
+pub struct App {
+    pub folder: TempDir,
+    pub program: Program,
+    settings: Vec<(String, String)>,
+    starts: u32,
+}
+
+/// The binary under test with an empty environment and `folder/data` as its data directory.
+pub fn sluice_command(folder: &Path) -> Command {
+    binary_command(Path::new(env!("CARGO_BIN_EXE_sluice")), folder)
+}
+
+fn binary_command(binary: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .env_clear()
+        .env("SLUICE_DATA_DIR", folder.join("data"))
+        .env("SLUICE_LISTEN", "127.0.0.1:0")
+        .env("SLUICE_OPS_LISTEN", "127.0.0.1:0")
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command
+}
+
+impl Program {
+    /// Starts `name`, which lies beside the `sluice` binary, and waits until it says where it listens.
+    pub fn start(name: &str, folder: &Path, log_name: &str, settings: &[(String, String)]) -> Program {
+        let binary = Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name(name);
+        assert!(binary.exists(), "{} is not built; run cargo build --workspace --bins", binary.display());
+        let log = folder.join(log_name);
+        let output = File::create(&log).unwrap();
+        let mut command = binary_command(&binary, folder);
+        command.envs(settings.iter().map(|(k, v)| (k, v)));
+        command.stdout(output.try_clone().unwrap()).stderr(output).process_group(0);
+        let child = command.spawn().unwrap();
+        let mut program = Program { child, log, base: String::new(), ops: String::new() };
+        program.wait_until_listening();
+        program
+    }
+
+    fn wait_until_listening(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
+        loop {
+            let (public, ops) = (self.logged("listening", "address"), self.logged("ops listening", "address"));
+            if let (Some(public), Some(ops)) = (public, ops) {
+                self.base = format!("http://{public}");
+                self.ops = format!("http://{ops}");
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended with {status} before it listened:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "not listening within {START_S_MAX} s:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A field of the first log line with this message.
+    pub fn logged(&self, message: &str, field: &str) -> Option<String> {
+        self.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|line| {
+            (line["message"] == message).then(|| line[field].as_str().map(str::to_owned)).flatten()
+        })
+    }
+
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(&self.log).and_then(|mut log| log.read_to_string(&mut text)).unwrap();
+        text
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in KiB, of the process and its children.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// `kill -9`, as a power cut would, of this process alone: its children have to notice by themselves.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the status it ends with.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(STOP_S_MAX);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                let log = self.log();
+                self.kill();
+                panic!("still running {STOP_S_MAX} s after SIGTERM:\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of pid {} ---\n{}", self.child.id(), self.log());
+        }
+    }
+}
+
+impl App {
+    pub async fn start() -> App {
+        App::with(&[]).await
+    }
+
+    /// With settings beside those that give it a place of its own. There is always an admin, `root`.
+    pub async fn with(settings: &[(&str, &str)]) -> App {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = vec![
+            ("SLUICE_ADMIN_USERNAME".to_owned(), "root".to_owned()),
+            ("SLUICE_ADMIN_PASSWORD".to_owned(), Persona::PASSWORD.to_owned()),
+        ];
+        all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        let program = Program::start("sluice", folder.path(), "log-0", &all);
+        App { folder, program, settings: all, starts: 1 }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.program.base
+    }
+
+    /// Registers somebody new and logs in.
+    pub async fn user(&self, name: &str) -> Persona {
+        Persona::register(self.base(), name).await
+    }
+
+    pub async fn admin(&self) -> Persona {
+        Persona::log_in(self.base(), "root").await
+    }
+
+    pub fn anonymous(&self) -> Persona {
+        Persona::anonymous(self.base())
+    }
+
+    /// `kill -9` and a new start on the same data; personas have to move over with [`Persona::at`].
+    pub fn kill_and_restart(&mut self) {
+        self.program.kill();
+        self.start_again();
+    }
+
+    pub fn start_again(&mut self) {
+        let log_name = format!("log-{}", self.starts);
+        self.starts += 1;
+        self.program = Program::start("sluice", self.folder.path(), &log_name, &self.settings);
+    }
+
+    /// Ends the server as an operator would, and has `sluice check` look over what it left.
+    pub fn finish(mut self) {
+        let status = self.program.terminate();
+        assert!(status.success(), "SIGTERM ends with {status}:\n{}", self.program.log());
+        self.check();
+    }
+
+    /// `sluice check` finds nothing.
+    pub fn check(&self) {
+        let output = sluice_command(self.folder.path()).arg("check").output().unwrap();
+        assert!(
+            output.status.success(),
+            "sluice check: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Files in the object store.
+    pub fn objects(&self) -> Vec<PathBuf> {
+        let mut open = vec![self.folder.path().join("data/objects")];
+        let mut files = Vec::new();
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { open.push(path) } else { files.push(path) }
+            }
+        }
+        files
+    }
+}

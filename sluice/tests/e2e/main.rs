@@ -1,0 +1,14 @@
+//! Sluice as its users meet it: real processes, HTTP, real files.
+
+mod harness;
+
+mod bad_input;
+mod browser;
+mod import_table;
+mod kills;
+mod life;
+mod memory;
+mod pipeline;
+mod readme;
+mod separate;
+mod settings;

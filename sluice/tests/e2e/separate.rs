@@ -1,0 +1,53 @@
+//! The three services and the transcoder as processes of their own, on one data directory.
+
+use std::path::Path;
+
+use crate::harness::{Persona, Program, clips, probe, sluice_command};
+
+fn start(name: &str, folder: &Path, settings: &[(&str, &str)]) -> Program {
+    let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Program::start(name, folder, &format!("log-{name}"), &settings)
+}
+
+#[tokio::test]
+async fn the_services_meet_only_in_the_database_and_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let admin = [("SLUICE_ADMIN_USERNAME", "root"), ("SLUICE_ADMIN_PASSWORD", Persona::PASSWORD)];
+    let mut api = start("api", folder.path(), &admin);
+    let mut streamserver = start("streamserver", folder.path(), &[]);
+    let mut scheduler = start("scheduler", folder.path(), &[]);
+
+    let alice = Persona::register(&api.base, "alice").await;
+    let watcher = Persona::anonymous(&streamserver.base);
+    let clip = clips::h264(folder.path(), "clip.mp4", "1280x720", 4);
+    let video = alice.create("apart").await;
+    let id = video["id"].as_str().unwrap();
+    let uploader = alice.at(&streamserver.base);
+    uploader.send_bytes(id, std::fs::read(&clip).unwrap()).await.expect(201);
+    alice.until(id, &["ready"], 60).await;
+
+    let url = format!("{}/stream/videos/{id}", streamserver.base);
+    assert_eq!(probe::ffprobe(&url).frames(), 120);
+    watcher.get_range(&url, "bytes=0-99").await.expect(206);
+    probe::decodes(&format!("{url}/master.m3u8"));
+    watcher.get(&format!("{url}/cover.jpg")).await.expect(200);
+    alice.get("/stream/videos").await.problem(404, "/problems/not-found");
+
+    let root = Persona::log_in(&api.base, "root").await.at(&scheduler.base);
+    let deletion = root.delete(&format!("/scheduler/videos/{id}")).await.expect(200).json();
+    let path = format!("/scheduler/deletions/{}", deletion["id"].as_str().unwrap());
+    let asked = std::time::Instant::now();
+    while watcher.get(&url).await.status != 404 {
+        assert!(asked.elapsed().as_millis() < 1000, "still watchable a second after the deletion");
+    }
+    while root.get(&path).await.json()["state"] != "done" {
+        assert!(asked.elapsed().as_secs() < 60, "{:#}", root.get(&path).await.json());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    for program in [&mut api, &mut streamserver, &mut scheduler] {
+        assert!(program.terminate().success());
+    }
+    let check = sluice_command(folder.path()).arg("check").output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
