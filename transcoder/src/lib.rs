@@ -3,8 +3,10 @@
 //!
 //! Pictures in: [`sniff`] → [`source`] (open, choose streams, measure) → [`judge`] → [`plan`] → encode.
 
+pub mod capabilities;
 pub mod error;
 pub mod ffi;
+mod ffi_version;
 pub mod film_clock;
 pub mod judge;
 pub mod progress;

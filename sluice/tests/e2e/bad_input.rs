@@ -30,7 +30,9 @@ async fn uploads_that_are_not_allowed_leave_nothing() {
     let large = vec![0_u8; 1_000_001];
     alice.send_bytes(id, large.clone()).await.problem(413, "/problems/upload-too-large");
     // Chunked: its size shows only as it comes.
-    let chunks = futures::stream::iter(large.chunks(10_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>());
+    let chunks = futures::stream::iter(
+        large.chunks(10_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>(),
+    );
     let answer = alice.send_bytes(id, reqwest::Body::wrap_stream(chunks)).await;
     answer.problem(413, "/problems/upload-too-large");
     let digest = alice
@@ -102,7 +104,8 @@ async fn files_that_are_not_media_are_rejected_and_open_nothing() {
     let app = App::start().await;
     let alice = app.user("alice").await;
     let sibling = clips::h264(app.folder.path(), "sibling.mp4", "320x240", 1);
-    let playlist = |target: &str| format!("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target}\n#EXT-X-ENDLIST\n");
+    let playlist =
+        |target: &str| format!("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target}\n#EXT-X-ENDLIST\n");
     let files = [
         ("text.mp4", "This is a shopping list, not a film.".to_owned()),
         ("playlist.mp4", playlist(&format!("file://{}", sibling.display()))),
@@ -129,7 +132,24 @@ async fn a_file_cut_short_is_taken_as_far_as_it_is_whole() {
     let alice = app.user("alice").await;
     let whole = app.folder.path().join("whole.mp4");
     clips::ffmpeg(
-        &["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30:duration=6", "-c:v", "libx264", "-g", "30", "-bf", "0", "-pix_fmt", "yuv420p", "-b:v", "1M", "-movflags", "+faststart"],
+        &[
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=640x360:rate=30:duration=6",
+            "-c:v",
+            "libx264",
+            "-g",
+            "30",
+            "-bf",
+            "0",
+            "-pix_fmt",
+            "yuv420p",
+            "-b:v",
+            "1M",
+            "-movflags",
+            "+faststart",
+        ],
         &whole,
     );
     let bytes = std::fs::read(&whole).unwrap();
@@ -151,7 +171,8 @@ async fn framework_errors_are_problems_too() {
     let wrong = anyone.delete("/api/videos").await;
     assert!(wrong.header("allow").contains("GET"), "{:?}", wrong.headers);
     wrong.problem(405, "/problems/method-not-allowed");
-    let bad_json = alice.request(Method::POST, "/api/videos").header("Content-Type", "application/json").body("{");
+    let bad_json =
+        alice.request(Method::POST, "/api/videos").header("Content-Type", "application/json").body("{");
     alice.send(bad_json).await.problem(400, "/problems/invalid-json");
     let unknown = alice.post("/api/videos", &json!({"title": "x", "owner_id": "me"})).await;
     unknown.problem(400, "/problems/invalid-json");

@@ -17,14 +17,22 @@ async fn the_page_uploads_and_plays() {
         move || {
             Command::new("node")
                 .arg(web.join("test/browser.mjs"))
-                .args(["--base", &base, "--clip", clip.to_str().unwrap(), "--screenshot", screenshot.to_str().unwrap()])
+                .args([
+                    "--base",
+                    &base,
+                    "--clip",
+                    clip.to_str().unwrap(),
+                    "--screenshot",
+                    screenshot.to_str().unwrap(),
+                ])
                 .output()
         }
     })
     .await
     .unwrap()
     .expect("node is installed (make setup)");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     println!("{said}\nscreenshot: {}", screenshot.display());
     app.finish();

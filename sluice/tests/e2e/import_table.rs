@@ -14,10 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("api", &["domain", "sql", "store", "chassis"]),
     ("streamserver", &["domain", "sql", "store", "chassis"]),
     ("scheduler", &["domain", "sql", "store", "chassis"]),
-    (
-        "sluice",
-        &["domain", "sql", "store", "chassis", "api", "streamserver", "scheduler", "transcoder"],
-    ),
+    ("sluice", &["domain", "sql", "store", "chassis", "api", "streamserver", "scheduler", "transcoder"]),
 ];
 
 /// Library → the only room that may name it.
@@ -89,9 +86,10 @@ fn services_build_without_ffmpeg() {
                 continue;
             }
             let node = resolve.nodes.iter().find(|node| &node.id == id).expect("node of the graph");
-            let linked = node.deps.iter().filter(|dep| {
-                dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
-            });
+            let linked = node
+                .deps
+                .iter()
+                .filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal));
             open.extend(linked.map(|dep| &dep.pkg));
         }
         assert!(reached.contains("domain"), "the walk reaches something");

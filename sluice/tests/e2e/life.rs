@@ -34,7 +34,8 @@ async fn from_the_upload_to_the_receipt() {
     let video = alice.until(id, &["ready"], 60).await;
     assert_eq!((video["width"].as_u64(), video["height"].as_u64()), (Some(1280), Some(720)));
     assert!((video["duration_s"].as_f64().unwrap() - 6.0).abs() < 0.05, "{video}");
-    let names: Vec<_> = video["renditions"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        video["renditions"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["original", "medium", "low"]);
     assert!(video["thumbhash"].is_string() && video["published_at"].is_string(), "{video}");
     assert!(video.get("upload").is_none(), "{video}");
@@ -95,7 +96,9 @@ async fn watch(app: &App, id: &str) {
     let beyond = anyone.get_range(&format!("/stream/videos/{id}"), "bytes=999999999-").await;
     assert_eq!(beyond.status, 416);
     assert_eq!(beyond.header("content-range"), format!("bytes */{}", whole.body.len()));
-    let request = anyone.request(Method::GET, &format!("/stream/videos/{id}")).header("If-None-Match", whole.header("etag"));
+    let request = anyone
+        .request(Method::GET, &format!("/stream/videos/{id}"))
+        .header("If-None-Match", whole.header("etag"));
     assert!(anyone.send(request).await.expect(304).body.is_empty());
 
     for rendition in ["original", "medium", "low"] {
@@ -105,7 +108,9 @@ async fn watch(app: &App, id: &str) {
     }
     let master = format!("{}/stream/videos/{id}/master.m3u8", app.base());
     probe::decodes(&master);
-    for (cover, kind) in [("cover.jpg", "image/jpeg"), ("cover.webp", "image/webp"), ("cover.jpg?w=240", "image/jpeg")] {
+    for (cover, kind) in
+        [("cover.jpg", "image/jpeg"), ("cover.webp", "image/webp"), ("cover.jpg?w=240", "image/jpeg")]
+    {
         let answer = anyone.get(&format!("/stream/videos/{id}/{cover}")).await.expect(200);
         assert_eq!(answer.header("content-type"), kind);
         assert!(answer.body.len() > 500, "{cover} has {} bytes", answer.body.len());

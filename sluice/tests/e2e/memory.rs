@@ -82,7 +82,9 @@ fn watch(pid: u32, peak: std::sync::Arc<std::sync::atomic::AtomicU64>) -> tokio:
     tokio::spawn(async move {
         loop {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+            let kib = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
             peak.fetch_max(kib.unwrap_or(0), std::sync::atomic::Ordering::SeqCst);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

@@ -22,7 +22,10 @@ fn generated() -> Vec<Clip> {
     vec![
         Clip {
             name: "landscape.mp4",
-            arguments: &["-f", "lavfi", "-i", PICTURE, "-f", "lavfi", "-i", TONE, "-c:v", "libx264", "-bf", "2", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "45", "-c:a", "aac"],
+            arguments: &[
+                "-f", "lavfi", "-i", PICTURE, "-f", "lavfi", "-i", TONE, "-c:v", "libx264", "-bf", "2",
+                "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "45", "-c:a", "aac",
+            ],
             shown: (1280, 720),
             frames: 120,
             seconds: 4.0,
@@ -30,7 +33,19 @@ fn generated() -> Vec<Clip> {
         },
         Clip {
             name: "silent.mp4",
-            arguments: &["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30000/1001:duration=3.003", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-an"],
+            arguments: &[
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=640x360:rate=30000/1001:duration=3.003",
+                "-c:v",
+                "libx264",
+                "-preset",
+                "ultrafast",
+                "-pix_fmt",
+                "yuv420p",
+                "-an",
+            ],
             shown: (640, 360),
             frames: 90,
             seconds: 3.003,
@@ -38,7 +53,26 @@ fn generated() -> Vec<Clip> {
         },
         Clip {
             name: "hevc.mp4",
-            arguments: &["-f", "lavfi", "-i", "testsrc2=size=960x540:rate=25:duration=2", "-f", "lavfi", "-i", "sine=duration=2", "-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none", "-tag:v", "hvc1", "-c:a", "aac"],
+            arguments: &[
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=960x540:rate=25:duration=2",
+                "-f",
+                "lavfi",
+                "-i",
+                "sine=duration=2",
+                "-c:v",
+                "libx265",
+                "-preset",
+                "ultrafast",
+                "-x265-params",
+                "log-level=none",
+                "-tag:v",
+                "hvc1",
+                "-c:a",
+                "aac",
+            ],
             shown: (960, 540),
             frames: 50,
             seconds: 2.0,
@@ -46,7 +80,24 @@ fn generated() -> Vec<Clip> {
         },
         Clip {
             name: "vp9.webm",
-            arguments: &["-f", "lavfi", "-i", "testsrc2=size=640x480:rate=24:duration=2", "-f", "lavfi", "-i", "sine=duration=2", "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"],
+            arguments: &[
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=640x480:rate=24:duration=2",
+                "-f",
+                "lavfi",
+                "-i",
+                "sine=duration=2",
+                "-c:v",
+                "libvpx-vp9",
+                "-deadline",
+                "realtime",
+                "-cpu-used",
+                "8",
+                "-c:a",
+                "libopus",
+            ],
             shown: (640, 480),
             frames: 48,
             seconds: 2.0,
@@ -54,7 +105,16 @@ fn generated() -> Vec<Clip> {
         },
         Clip {
             name: "odd.mkv",
-            arguments: &["-f", "lavfi", "-i", "testsrc2=size=363x241:rate=25:duration=2", "-c:v", "mpeg4", "-q:v", "4"],
+            arguments: &[
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=363x241:rate=25:duration=2",
+                "-c:v",
+                "mpeg4",
+                "-q:v",
+                "4",
+            ],
             shown: (362, 240),
             frames: 50,
             seconds: 2.0,
@@ -62,7 +122,16 @@ fn generated() -> Vec<Clip> {
         },
         Clip {
             name: "one-frame.mp4",
-            arguments: &["-f", "lavfi", "-i", "testsrc2=size=480x360:rate=25:duration=0.04", "-c:v", "libx264", "-pix_fmt", "yuv420p"],
+            arguments: &[
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=480x360:rate=25:duration=0.04",
+                "-c:v",
+                "libx264",
+                "-pix_fmt",
+                "yuv420p",
+            ],
             shown: (480, 360),
             frames: 1,
             seconds: 0.04,
@@ -86,7 +155,11 @@ async fn generated_clips_come_out_whole() {
         let renditions = video["renditions"].as_array().unwrap();
         let names: Vec<_> = renditions.iter().map(|r| r["name"].as_str().unwrap()).collect();
         assert_eq!(names, clip.renditions, "{}", clip.name);
-        assert!((video["duration_s"].as_f64().unwrap() - clip.seconds).abs() < 0.05, "{}: {video:#}", clip.name);
+        assert!(
+            (video["duration_s"].as_f64().unwrap() - clip.seconds).abs() < 0.05,
+            "{}: {video:#}",
+            clip.name
+        );
         for name in names {
             exact(&app, id, name, clip, path);
         }
@@ -164,9 +237,14 @@ async fn real_files_end_as_the_manifest_says() {
     for (file, outcome, id) in waiting {
         let video = alice.until(&id, &["ready", "rejected"], 400).await;
         let got = match video["state"].as_str().unwrap() {
-            "ready" if video["warnings"].as_array().is_some_and(|w| !w.is_empty()) => "accept with warning".to_owned(),
+            "ready" if video["warnings"].as_array().is_some_and(|w| !w.is_empty()) => {
+                "accept with warning".to_owned()
+            }
             "ready" => "accept".to_owned(),
-            _ => format!("reject {}", video["error"]["type"].as_str().unwrap().trim_start_matches("/problems/media-")),
+            _ => format!(
+                "reject {}",
+                video["error"]["type"].as_str().unwrap().trim_start_matches("/problems/media-")
+            ),
         };
         println!("{file}: {got} ({outcome})");
         if !allowed(outcome).contains(&got) {
@@ -183,7 +261,9 @@ fn allowed(outcome: &str) -> Vec<String> {
     for alternative in outcome.split(" or ") {
         match alternative.strip_prefix("reject ") {
             Some(names) => all.extend(names.split('|').map(|name| format!("reject {name}"))),
-            None if alternative == "accept" => all.extend(["accept".to_owned(), "accept with warning".to_owned()]),
+            None if alternative == "accept" => {
+                all.extend(["accept".to_owned(), "accept with warning".to_owned()])
+            }
             None if alternative == "reject" => {
                 all.extend(domain::MediaProblem::ALL.iter().map(|problem| format!("reject {problem}")))
             }

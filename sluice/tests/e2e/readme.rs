@@ -24,7 +24,13 @@ async fn the_walk_with_curl_works_as_written() {
     let output = tokio::task::spawn_blocking({
         let folder = app.folder.path().to_owned();
         assert!(clip.starts_with(&folder));
-        move || Command::new("bash").args(["-euo", "pipefail", "-c", &script]).current_dir(folder).output().unwrap()
+        move || {
+            Command::new("bash")
+                .args(["-euo", "pipefail", "-c", &script])
+                .current_dir(folder)
+                .output()
+                .unwrap()
+        }
     })
     .await
     .unwrap();

@@ -32,7 +32,10 @@ fn effective_settings_show_their_origin_and_hide_secrets() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success());
-    let listen = said.lines().find(|line| line.contains("SLUICE_LISTEN ") || line.contains("listen ")).expect("a line");
+    let listen = said
+        .lines()
+        .find(|line| line.contains("SLUICE_LISTEN ") || line.contains("listen "))
+        .expect("a line");
     assert!(listen.contains("127.0.0.1:0") && listen.contains("env"), "{listen}");
     assert!(!said.contains("do-not-show-this"), "{said}");
 }

@@ -32,8 +32,9 @@ pub fn h264(folder: &Path, name: &str, size: &str, seconds: u32) -> PathBuf {
     let tone = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
     ffmpeg(
         &[
-            "-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &tone, "-c:v", "libx264", "-preset", "veryfast",
-            "-pix_fmt", "yuv420p", "-g", "60", "-bf", "2", "-c:a", "aac", "-b:a", "128k", "-ac", "2",
+            "-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &tone, "-c:v", "libx264", "-preset",
+            "veryfast", "-pix_fmt", "yuv420p", "-g", "60", "-bf", "2", "-c:a", "aac", "-b:a", "128k", "-ac",
+            "2",
         ],
         &path,
     );

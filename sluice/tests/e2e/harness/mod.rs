@@ -4,8 +4,8 @@
 
 pub mod clips;
 mod persona;
-mod process;
 pub mod probe;
+mod process;
 
 pub use persona::{Answer, Persona};
 pub use process::{App, Program, sluice_command};

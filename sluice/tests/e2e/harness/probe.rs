@@ -29,7 +29,16 @@ pub fn decodes(input: &str) {
 /// Presentation times, in seconds, of the keyframes of the first video stream.
 pub fn keyframes(input: &str) -> Vec<f64> {
     let output = Command::new("ffprobe")
-        .args(["-v", "error", "-select_streams", "v:0", "-skip_frame", "nokey", "-show_entries", "frame=pts_time"])
+        .args([
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-skip_frame",
+            "nokey",
+            "-show_entries",
+            "frame=pts_time",
+        ])
         .args(["-of", "csv=p=0", input])
         .output()
         .expect("ffprobe is installed (make setup)");
@@ -49,7 +58,11 @@ impl Probed {
     }
 
     pub fn seconds(&self, kind: &str, field: &str) -> f64 {
-        self.stream(kind).unwrap()[field].as_str().unwrap_or_else(|| panic!("{kind} has no {field}")).parse().unwrap()
+        self.stream(kind).unwrap()[field]
+            .as_str()
+            .unwrap_or_else(|| panic!("{kind} has no {field}"))
+            .parse()
+            .unwrap()
     }
 
     /// Start of the audio minus start of the video.
@@ -68,7 +81,11 @@ impl Probed {
                 width = width * n / d;
             }
         }
-        let rotation = video["side_data_list"].as_array().into_iter().flatten().find_map(|side| side["rotation"].as_i64());
+        let rotation = video["side_data_list"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|side| side["rotation"].as_i64());
         if rotation.is_some_and(|degrees| degrees.rem_euclid(180) == 90) {
             std::mem::swap(&mut width, &mut height);
         }

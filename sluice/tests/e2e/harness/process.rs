@@ -65,7 +65,8 @@ impl Program {
     fn wait_until_listening(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         loop {
-            let (public, ops) = (self.logged("listening", "address"), self.logged("ops listening", "address"));
+            let (public, ops) =
+                (self.logged("listening", "address"), self.logged("ops listening", "address"));
             if let (Some(public), Some(ops)) = (public, ops) {
                 self.base = format!("http://{public}");
                 self.ops = format!("http://{ops}");
@@ -81,9 +82,9 @@ impl Program {
 
     /// A field of the first log line with this message.
     pub fn logged(&self, message: &str, field: &str) -> Option<String> {
-        self.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|line| {
-            (line["message"] == message).then(|| line[field].as_str().map(str::to_owned)).flatten()
-        })
+        self.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(
+            |line| (line["message"] == message).then(|| line[field].as_str().map(str::to_owned)).flatten(),
+        )
     }
 
     pub fn log(&self) -> String {
