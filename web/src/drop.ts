@@ -17,7 +17,7 @@ export class DropZone {
     const words = h(
       'div',
       { class: 'drop-words' },
-      h('p', { class: 'drop-title' }, 'Drop a video here, or ', this.#choose),
+      h('h1', { class: 'drop-title' }, 'Drop a video here, or ', this.#choose),
       h('p', { class: 'drop-hint' }, 'MP4, MOV, MKV, WebM and most others. It can be watched as soon as it is in.'),
     );
     this.element = h('section', { class: 'drop', 'aria-label': 'Upload' }, icon('upload'), words, this.#input);
@@ -26,6 +26,8 @@ export class DropZone {
       this.choose(this.receive);
     });
     this.element.addEventListener('click', () => this.choose(this.receive));
+    // Opening the picker is a click too; it must not reach the box, which would take the files for itself.
+    this.#input.addEventListener('click', (event) => event.stopPropagation());
     this.#input.addEventListener('change', () => this.#chosen());
     this.#listenToWindow(signal);
   }

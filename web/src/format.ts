@@ -3,7 +3,8 @@ const SIZES = ['bytes', 'kB', 'MB', 'GB', 'TB'] as const;
 export function bytes(count: number): string {
   let value = count;
   let step = 0;
-  while (value >= 1000 && step < SIZES.length - 1) {
+  // What would be rounded to 1000 is 1 of the next.
+  while (value >= 999.5 && step < SIZES.length - 1) {
     value /= 1000;
     step += 1;
   }

@@ -23,7 +23,9 @@ function route(): void {
   view.abort();
   view = new AbortController();
   document.title = 'Sluice';
-  place.replaceChildren(viewAt(location.pathname, location.hash, view.signal));
+  const main = viewAt(location.pathname, location.hash, view.signal);
+  main.tabIndex = -1;
+  place.replaceChildren(main);
 }
 
 function viewAt(path: string, hash: string, signal: AbortSignal): HTMLElement {
@@ -37,8 +39,10 @@ const footer = h('footer', { class: 'foot' }, h('a', { href: '/docs' }, 'API'));
 document.body.append(header(), place, footer);
 mountNotices();
 addEventListener('hashchange', () => {
-  scrollTo(0, 0);
   route();
+  scrollTo(0, 0);
+  // A link was followed within the page: readers of the screen are taken to where it leads.
+  place.querySelector('main')?.focus({ preventScroll: true });
 });
 session.addEventListener('change', route);
 route();

@@ -183,7 +183,7 @@ export class Player {
   }
 
   #key(event: KeyboardEvent): void {
-    if (event.ctrlKey || event.metaKey || event.altKey || isBusy(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || belongsElsewhere(event)) return;
     const act = this.#keys()[event.key];
     if (!act) return;
     event.preventDefault();
@@ -241,7 +241,8 @@ function lines(rendition: api.Rendition): number {
   return Math.min(rendition.width ?? 0, rendition.height ?? 0);
 }
 
-/** Keys belong to what is being typed in, pressed or chosen from. */
-function isBusy(target: EventTarget | null): boolean {
-  return target instanceof Element && target.closest('input, textarea, select, button, a, dialog') !== null;
+/** All keys belong to what is being typed in or chosen from; space also to what it would press. */
+function belongsElsewhere({ target, key }: KeyboardEvent): boolean {
+  if (!(target instanceof Element)) return false;
+  return target.closest(key === ' ' ? 'input, textarea, select, dialog, button, a' : 'input, textarea, select, dialog') !== null;
 }

@@ -40,8 +40,13 @@ export class Upload extends EventTarget {
     return this.state === 'waiting' || this.state === 'sending' || this.state === 'storing';
   }
 
-  async run(): Promise<void> {
+  /** Stands in line again, after a failure. */
+  wait(): void {
     this.problem = null;
+    this.#become('waiting');
+  }
+
+  async run(): Promise<void> {
     this.sent_bytes = 0;
     this.#samples = [];
     this.#become('sending');
@@ -147,7 +152,7 @@ export class UploadQueue extends EventTarget {
   }
 
   retry(upload: Upload): void {
-    upload.state = 'waiting';
+    upload.wait();
     this.#startNext();
   }
 
