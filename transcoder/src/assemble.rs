@@ -1,0 +1,165 @@
+//! Joins the encoded chunks of each rung by stream copy, puts the shared sound beside them, packages and
+//! verifies.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use domain::task::{Plan, RenditionOutput};
+use domain::{ObjectFile, Rung, TrackKind};
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::packet::Packet;
+use ffmpeg_next::{Rational, format};
+
+use crate::error::TaskError;
+use crate::rendition::{self, RenditionParts};
+use crate::track::{Cuts, TrackSpec, TrackWriter, starts_in};
+use crate::verify::{self, Pictures};
+use crate::{ffi_mux, film_clock, timing};
+
+/// Makes every rung of the plan from its chunks: `chunks[rung][chunk]`. `progress` hears a rising fraction.
+pub fn assemble(
+    chunks: &[Vec<PathBuf>],
+    audio: Option<&Path>,
+    output: &Path,
+    plan: &Plan,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<RenditionOutput>, TaskError> {
+    check_inputs(chunks, audio, plan)?;
+    if let Some(audio) = audio {
+        package_audio(audio, output, plan).context("package the shared sound")?;
+    }
+    let mut renditions = Vec::with_capacity(plan.rungs.len());
+    for (number, (rung, chunks)) in plan.rungs.iter().zip(chunks).enumerate() {
+        progress(number as f64 / plan.rungs.len() as f64);
+        join(chunks, rung, output, plan).with_context(|| format!("join the chunks of {}", rung.name))?;
+        let rendition = rendition::package(&parts(rung, audio.is_some(), plan), output)?;
+        verify::rendition(&rendition, &plan.boundaries, &plan.expected, Pictures::Encoded)?;
+        renditions.push(rendition);
+    }
+    verify::aligned(&renditions)?;
+    progress(1.0);
+    Ok(renditions.into_iter().map(|rendition| rendition.output).collect())
+}
+
+fn check_inputs(chunks: &[Vec<PathBuf>], audio: Option<&Path>, plan: &Plan) -> anyhow::Result<()> {
+    let (rungs, given) = (plan.rungs.len(), chunks.len());
+    ensure!(given == rungs, "chunks of {given} rungs for a plan of {rungs}");
+    for (rung, chunks) in plan.rungs.iter().zip(chunks) {
+        let (planned, given) = (plan.chunks.len(), chunks.len());
+        ensure!(given == planned, "{given} chunks of {} for a plan of {planned}", rung.name);
+    }
+    ensure!(audio.is_some() == plan.audio, "sound is planned: {}, given: {}", plan.audio, audio.is_some());
+    Ok(())
+}
+
+fn parts(rung: &Rung, has_audio: bool, plan: &Plan) -> RenditionParts {
+    let settings = &plan.settings;
+    RenditionParts {
+        name: rung.name,
+        size: rung.size,
+        video: ObjectFile::Track(rung.name, TrackKind::Video),
+        audio: has_audio.then_some(ObjectFile::SharedAudio),
+        made_by: format!(
+            "libx264 {} crf {} at most {} bit/s, a keyframe every {} s, {} chunks",
+            settings.x264_preset,
+            rung.crf,
+            rung.bitrate_bps_max,
+            settings.gop_s_max,
+            plan.chunks.len()
+        ),
+    }
+}
+
+/// Joins the chunks of one rung. Their pictures keep their presentation times; decoding times are made anew
+/// from the order, for the delay of one chunk need not be that of the next.
+fn join(chunks: &[PathBuf], rung: &Rung, output: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let timescale = plan.boundaries.timescale;
+    let mut pts = Vec::new();
+    let mut parameters: Option<ffmpeg_next::codec::Parameters> = None;
+    for chunk in chunks {
+        let mut input = open(chunk)?;
+        let own = input.stream(0).context("a chunk without a stream")?.parameters();
+        if let Some(first) = &parameters {
+            let same = ffi_mux::extradata(first) == ffi_mux::extradata(&own);
+            ensure!(same, "{} was encoded otherwise than the first chunk", chunk.display());
+        }
+        parameters.get_or_insert(own);
+        for packet in packets(&mut input, timescale) {
+            pts.push(packet?.pts().context("a picture without a presentation time")?);
+        }
+    }
+    let spec = TrackSpec {
+        parameters: parameters.context("no chunks")?,
+        timescale,
+        display_matrix: None,
+        first_pts: *pts.first().context("no pictures")?,
+    };
+    let mut dts = timing::decode_times(&pts).into_iter();
+    let mut cuts = Cuts::of_pictures(starts_in(&plan.boundaries, timescale));
+    let file = ObjectFile::Track(rung.name, TrackKind::Video);
+    let mut writer = TrackWriter::create(&output.join(file.to_string()), &spec)?;
+    for chunk in chunks {
+        for packet in packets(&mut open(chunk)?, timescale) {
+            let mut packet = packet?;
+            let pts = packet.pts().context("a picture without a presentation time")?;
+            packet.set_dts(dts.next());
+            let starts_fragment = cuts.at_keyframe(pts, packet.is_key());
+            writer.write(packet, starts_fragment)?;
+        }
+    }
+    let missed = cuts.missed().map(|ticks| ticks as f64 / f64::from(timescale));
+    ensure!(missed.is_none(), "no keyframe at {missed:?} s, where a fragment starts");
+    writer.finish()
+}
+
+/// Cuts the encoded sound into fragments beside those of the pictures.
+fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let mut input = open(audio)?;
+    let parameters = input.stream(0).context("a sound file without a stream")?.parameters();
+    let timescale = ffi_mux::sample_rate(&parameters);
+    ensure!(timescale > 0, "sound without a sample rate");
+    let mut spec = TrackSpec { parameters, timescale, display_matrix: None, first_pts: 0 };
+    let end = (plan.expected.duration_s * f64::from(timescale)) as i64;
+    let mut track: Option<(TrackWriter, Cuts)> = None;
+    for packet in packets(&mut input, timescale) {
+        let packet = packet?;
+        let pts = packet.pts().context("sound without a presentation time")?;
+        if track.is_none() {
+            spec.first_pts = pts;
+            let writer = TrackWriter::create(&output.join(ObjectFile::SharedAudio.to_string()), &spec)?;
+            track =
+                Some((writer, Cuts::of_sound(&starts_in(&plan.boundaries, timescale), pts, end, timescale)));
+        }
+        let (writer, cuts) = track.as_mut().context("a writer that was just made")?;
+        let starts_fragment = cuts.at_nearest(pts, packet.duration());
+        writer.write(packet, starts_fragment)?;
+    }
+    track.context("no sound in the sound file")?.0.finish()
+}
+
+fn open(path: &Path) -> anyhow::Result<Input> {
+    format::input(path).with_context(|| format!("open {}", path.display()))
+}
+
+/// The packets of a file with one stream, their times in ticks of `1/timescale`.
+fn packets(input: &mut Input, timescale: u32) -> impl Iterator<Item = anyhow::Result<Packet>> {
+    let time_base = input.stream(0).map_or(Rational::new(1, 1), |stream| stream.time_base());
+    let ticks = move |time: i64| film_clock::rescale(time, time_base, timescale);
+    std::iter::from_fn(move || {
+        let mut packet = Packet::empty();
+        match packet.read(input) {
+            Ok(()) => {
+                packet.set_pts(packet.pts().map(ticks));
+                packet.set_dts(packet.dts().map(ticks));
+                packet.set_duration(ticks(packet.duration()));
+                Some(Ok(packet))
+            }
+            Err(ffmpeg_next::Error::Eof) => None,
+            Err(error) => Some(Err(anyhow::Error::new(error).context("read a packet"))),
+        }
+    })
+}
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! Reads a finished track file back: where its header, its fragments and its samples lie, and when they play.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use domain::{Fragment, Layout, Piece, TrackIndex};
+use mp4_atom::{Codec, Decode, Moof, Moov, Sidx, Traf, Trak};
+
+use crate::boxes::{self, BoxSpan};
+
+/// A finished track file, as its own boxes describe it.
+pub struct TrackFile {
+    pub path: PathBuf,
+    /// Position in [`domain::RenditionIndex::files`].
+    pub file: u16,
+    pub index: TrackIndex,
+    /// In decoding order.
+    pub samples: Vec<Sample>,
+    /// Of each fragment, the position of its first sample.
+    pub fragment_samples: Vec<usize>,
+    /// As the file carries it, for checking.
+    pub sidx: Sidx,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Film time in ticks.
+    pub pts: i64,
+    pub dts: i64,
+    pub duration: u32,
+    /// In the file.
+    pub offset: u64,
+    pub bytes: u32,
+    pub is_key: bool,
+}
+
+/// `sample_is_non_sync_sample` (ISO/IEC 14496-12 §8.8.3.1).
+const NON_SYNC: u32 = 1 << 16;
+
+impl TrackFile {
+    /// `file` is the position the file will have in [`domain::RenditionIndex::files`].
+    pub fn read(path: &Path, file: u16) -> anyhow::Result<TrackFile> {
+        read(path, file).with_context(|| format!("index {}", path.display()))
+    }
+
+    /// The samples of fragment `number`.
+    pub fn samples_of(&self, number: usize) -> &[Sample] {
+        let start = self.fragment_samples[number];
+        let end = self.fragment_samples.get(number + 1).copied().unwrap_or(self.samples.len());
+        &self.samples[start..end]
+    }
+
+    /// Film time in ticks at which the last sample ends.
+    pub fn end(&self) -> i64 {
+        self.samples.iter().map(|sample| sample.pts + i64::from(sample.duration)).max().unwrap_or(0)
+    }
+
+    /// Film time in ticks of the first sample that is shown.
+    pub fn start(&self) -> i64 {
+        self.samples.iter().map(|sample| sample.pts).min().unwrap_or(0)
+    }
+
+    pub fn seconds(&self, ticks: i64) -> f64 {
+        ticks as f64 / f64::from(self.index.timescale)
+    }
+
+    /// Of all samples, without boxes.
+    pub fn sample_bytes(&self) -> u64 {
+        self.samples.iter().map(|sample| u64::from(sample.bytes)).sum()
+    }
+}
+
+fn read(path: &Path, file: u16) -> anyhow::Result<TrackFile> {
+    let mut source = File::open(path)?;
+    let spans = boxes::top_level(&mut source)?;
+    let kinds = |span: &BoxSpan| span.kind;
+    let [ftyp, moov, sidx, fragments @ ..] = spans.as_slice() else { bail!("too few boxes") };
+    ensure!([ftyp, moov, sidx].map(kinds) == [*b"ftyp", *b"moov", *b"sidx"], "not a CMAF track file");
+    let trak = header(&boxes::read(&mut source, *moov)?)?;
+    let sidx = Sidx::decode(&mut boxes::read(&mut source, *sidx)?.as_slice()).context("read sidx")?;
+    let media_time = media_time(&trak)?;
+
+    let mut samples = Vec::new();
+    let mut fragment_samples = Vec::new();
+    let mut extents = Vec::new();
+    ensure!(fragments.len().is_multiple_of(2) && !fragments.is_empty(), "fragments are pairs of boxes");
+    for pair in fragments.chunks_exact(2) {
+        let (moof, mdat) = (pair[0], pair[1]);
+        ensure!([kinds(&moof), kinds(&mdat)] == [*b"moof", *b"mdat"], "fragments are moof and mdat");
+        fragment_samples.push(samples.len());
+        extents.push((moof.offset, moof.bytes + mdat.bytes));
+        let traf = fragment(&boxes::read(&mut source, moof)?)?;
+        samples.extend(samples_in(&traf, moof, mdat, media_time)?);
+    }
+    let mut track = TrackFile {
+        path: path.to_owned(),
+        file,
+        index: TrackIndex {
+            codec: codec_string(&trak)?,
+            timescale: trak.mdia.mdhd.timescale,
+            init: Layout { pieces: vec![Piece::Extent(file, 0, moov.offset + moov.bytes)] },
+            fragments: Vec::new(),
+        },
+        samples,
+        fragment_samples,
+        sidx,
+    };
+    track.index.fragments = timed(&track, &extents)?;
+    Ok(track)
+}
+
+/// A fragment lasts until the next one starts, so that together they leave no gap.
+fn timed(track: &TrackFile, extents: &[(u64, u64)]) -> anyhow::Result<Vec<Fragment>> {
+    let mut starts = Vec::with_capacity(extents.len() + 1);
+    for number in 0..extents.len() {
+        let first = track.samples_of(number).first().context("a fragment without samples")?;
+        starts.push(first.pts);
+    }
+    starts.push(track.end());
+    let between = starts.windows(2).zip(extents);
+    between
+        .map(|(pair, (offset, bytes))| {
+            let duration = u64::try_from(pair[1] - pair[0]).context("fragments go back in time")?;
+            let layout = Layout { pieces: vec![Piece::Extent(track.file, *offset, *bytes)] };
+            Ok(Fragment { start: pair[0], duration, layout })
+        })
+        .collect()
+}
+
+fn header(moov: &[u8]) -> anyhow::Result<Trak> {
+    let mut moov = Moov::decode(&mut &moov[..]).context("read moov")?;
+    ensure!(moov.trak.len() == 1, "{} tracks in one track file", moov.trak.len());
+    Ok(moov.trak.remove(0))
+}
+
+fn fragment(moof: &[u8]) -> anyhow::Result<Traf> {
+    let mut moof = Moof::decode(&mut &moof[..]).context("read moof")?;
+    ensure!(moof.traf.len() == 1, "{} tracks in one fragment", moof.traf.len());
+    Ok(moof.traf.remove(0))
+}
+
+/// What the edit list cuts from the start of the media, in ticks.
+fn media_time(trak: &Trak) -> anyhow::Result<i64> {
+    let entries = trak.edts.as_ref().and_then(|edts| edts.elst.as_ref()).map(|elst| elst.entries.as_slice());
+    match entries {
+        None | Some([]) => Ok(0),
+        Some([edit]) => Ok(i64::try_from(edit.media_time.context("an empty edit")?)?),
+        Some(edits) => bail!("{} edits, where players take one", edits.len()),
+    }
+}
+
+fn samples_in(traf: &Traf, moof: BoxSpan, mdat: BoxSpan, media_time: i64) -> anyhow::Result<Vec<Sample>> {
+    ensure!(traf.tfhd.default_base_is_moof, "offsets are not counted from the moof");
+    let mut dts = i64::try_from(traf.tfdt.as_ref().context("no tfdt")?.base_media_decode_time)? - media_time;
+    let mut samples = Vec::new();
+    for trun in &traf.trun {
+        let data_offset = u64::try_from(trun.data_offset.context("no data offset")?)?;
+        let mut offset = moof.offset + data_offset;
+        for entry in &trun.samples {
+            let missing = "a sample without size, duration or flags";
+            let bytes = entry.size.or(traf.tfhd.default_sample_size).context(missing)?;
+            let duration = entry.duration.or(traf.tfhd.default_sample_duration).context(missing)?;
+            let flags = entry.flags.or(traf.tfhd.default_sample_flags).context(missing)?;
+            let pts = dts + entry.cts.unwrap_or(0);
+            samples.push(Sample { pts, dts, duration, offset, bytes, is_key: flags & NON_SYNC == 0 });
+            offset += u64::from(bytes);
+            dts += i64::from(duration);
+        }
+        ensure!(offset <= mdat.offset + mdat.bytes, "samples beyond their mdat");
+    }
+    Ok(samples)
+}
+
+/// RFC 6381 §3.3, ISO/IEC 14496-15 annex E.
+fn codec_string(trak: &Trak) -> anyhow::Result<String> {
+    match trak.mdia.minf.stbl.stsd.codecs.as_slice() {
+        [Codec::Avc1(avc1)] => {
+            let avcc = &avc1.avcc;
+            let [profile, compatibility, level] =
+                [avcc.avc_profile_indication, avcc.profile_compatibility, avcc.avc_level_indication];
+            Ok(format!("avc1.{profile:02x}{compatibility:02x}{level:02x}"))
+        }
+        [Codec::Mp4a(mp4a)] => {
+            let config = &mp4a.esds.es_desc.dec_config;
+            let specific = config.dec_specific.as_ref();
+            let object_type = specific.context("sound without a decoder configuration")?.profile;
+            Ok(format!("mp4a.{:02x}.{object_type}", config.object_type_indication))
+        }
+        other => bail!("{} sample entries, or of a codec that is never written", other.len()),
+    }
+}
