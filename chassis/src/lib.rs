@@ -1,1 +1,38 @@
+//! What every process of Sluice needs and none is about: time and randomness, settings, the accept loop with its
+//! limits, tokens, problems, telemetry, the ops listener and shutdown.
+//!
+//! Only this crate reads the environment, the clock and the random number generator.
 
+pub mod auth;
+pub mod body;
+mod client;
+mod clock;
+mod edge;
+mod extract;
+mod ids;
+mod io;
+pub mod limit;
+pub mod ops;
+pub mod page;
+pub mod password;
+mod problem;
+mod request_id;
+mod routes;
+mod serve;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use auth::{Caller, KeyError, Policy, SigningKey, Tokens, UploadToken, VerifyingKey};
+pub use client::{ClientAddress, Network};
+pub use clock::Clock;
+pub use edge::{Edge, EdgeConfig};
+pub use extract::{Json, Path, PathPart, Query};
+pub use ids::Ids;
+pub use limit::{ConcurrencyBucket, Permit, RateLimiter};
+pub use ops::{Ops, serve_ops};
+pub use problem::{FieldError, Problem, ProblemBody};
+pub use request_id::RequestId;
+pub use routes::Routes;
+pub use serve::{Peer, serve};
+pub use settings::{Limits, ServiceName, Settings, SettingsError};

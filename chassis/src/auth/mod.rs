@@ -1,0 +1,11 @@
+//! Who is asking, and whether they may.
+
+mod caller;
+mod keys;
+mod policy;
+mod tokens;
+
+pub use caller::Caller;
+pub use keys::{KeyError, SigningKey, UploadToken, VerifyingKey};
+pub use policy::Policy;
+pub use tokens::{SessionLookup, Tokens};

@@ -1,0 +1,167 @@
+//! A connection's bytes with deadlines: first byte, request head, idle time, stalled writes.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::Limits;
+
+/// What a connection waits for; shared by its bytes and its requests.
+#[derive(Clone)]
+pub(crate) struct Phase(Arc<AtomicU8>);
+
+const FIRST_BYTE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+const IDLE: u8 = 3;
+
+impl Phase {
+    pub fn new() -> Self {
+        Phase(Arc::new(AtomicU8::new(FIRST_BYTE)))
+    }
+
+    /// A request is being answered until the guard is dropped; its body has deadlines of its own.
+    pub fn busy(&self) -> Busy {
+        self.0.store(BUSY, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) struct Busy(Phase);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.store(IDLE, Ordering::Relaxed);
+    }
+}
+
+/// A `TcpStream` that fails with `TimedOut` instead of waiting for ever.
+pub(crate) struct TimedIo {
+    stream: TcpStream,
+    phase: Phase,
+    read_deadline: Option<(u8, Pin<Box<Sleep>>)>,
+    write_deadline: Option<Pin<Box<Sleep>>>,
+    first_byte_max: Duration,
+    head_max: Duration,
+    idle_max: Duration,
+    write_stall_max: Duration,
+}
+
+impl TimedIo {
+    pub fn new(stream: TcpStream, phase: Phase, limits: &Limits) -> Self {
+        TimedIo {
+            stream,
+            phase,
+            read_deadline: None,
+            write_deadline: None,
+            first_byte_max: Duration::from_secs(limits.first_byte_s_max),
+            head_max: Duration::from_secs(limits.header_read_s_max),
+            idle_max: Duration::from_secs(limits.idle_s_max),
+            write_stall_max: Duration::from_secs(limits.write_stall_s_max),
+        }
+    }
+
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Nothing to read now: how long may this go on?
+    fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.phase.get();
+        let allowed = match phase {
+            FIRST_BYTE => self.first_byte_max,
+            HEAD => self.head_max,
+            IDLE => self.idle_max,
+            _ => {
+                self.read_deadline = None;
+                return Poll::Pending;
+            }
+        };
+        if self.read_deadline.as_ref().is_none_or(|(of, _)| *of != phase) {
+            self.read_deadline = Some((phase, Box::pin(tokio::time::sleep(allowed))));
+        }
+        let (_, deadline) = self.read_deadline.as_mut().expect("set in the line before");
+        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The first bytes of a head start its clock; more of them do not set it back.
+    fn have_read(&mut self) {
+        if matches!(self.phase.get(), FIRST_BYTE | IDLE) {
+            self.phase.0.store(HEAD, Ordering::Relaxed);
+            self.read_deadline = Some((HEAD, Box::pin(tokio::time::sleep(self.head_max))));
+        }
+    }
+
+    fn after_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        let stall_max = self.write_stall_max;
+        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
+        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for TimedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Pending => self.wait_to_read(cx),
+            ready => {
+                if buffer.filled().len() > before {
+                    self.have_read();
+                }
+                ready
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TimedIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.after_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.after_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,199 @@
+//! Limits: token buckets by key, and a bucket of places.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter as Governor};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Problem;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Keys share this many buckets by their hash, so that memory stays bounded however many addresses appear. Two
+/// clients in one bucket are rare and share its rate.
+const SLOTS: u64 = 1 << 18;
+/// Buckets that have filled up again are forgotten after this many checks.
+const CHECKS_PER_SWEEP: u64 = 1 << 16;
+
+type Buckets = Governor<u64, DashMapStateStore<u64>, DefaultClock, StateInformationMiddleware>;
+
+/// A token bucket for each key.
+#[derive(Clone)]
+pub struct RateLimiter(Option<Arc<Limiter>>);
+
+struct Limiter {
+    name: &'static str,
+    buckets: Buckets,
+    burst: u32,
+    window_s: u64,
+    hasher: RandomState,
+    checks: AtomicU64,
+    policy: HeaderValue,
+}
+
+impl RateLimiter {
+    /// `burst` at once, and as many again in `window`; a burst of 0 means no limit. `name` appears in the answers.
+    pub fn new(name: &'static str, burst: u32, window: Duration) -> Self {
+        let burst = NonZeroU32::new(burst);
+        let quota = burst.and_then(|burst| Some((burst, Quota::with_period(window / burst.get())?)));
+        RateLimiter(quota.map(|(burst, quota)| Arc::new(Limiter::new(name, burst, quota, window))))
+    }
+
+    /// `rate` a second in the long run, `burst` at once; a rate of 0 means no limit.
+    pub fn per_second(name: &'static str, rate: u32, burst: u32) -> Self {
+        if rate == 0 {
+            return RateLimiter(None);
+        }
+        RateLimiter::new(name, burst, Duration::from_secs_f64(f64::from(burst) / f64::from(rate)))
+    }
+
+    /// Takes a token. `Ok`: the headers that say how many are left; `Err`: 429 with `Retry-After`.
+    pub fn check(&self, key: &impl Hash) -> Result<HeaderMap, Problem> {
+        self.0.as_ref().map_or_else(|| Ok(HeaderMap::new()), |limiter| limiter.check(key))
+    }
+}
+
+impl Limiter {
+    fn new(name: &'static str, burst: NonZeroU32, quota: Quota, window: Duration) -> Limiter {
+        let window_s = window.as_secs_f64().ceil().max(1.0) as u64;
+        let policy = format!("\"{name}\";q={burst};w={window_s}");
+        Limiter {
+            name,
+            buckets: Governor::dashmap(quota.allow_burst(burst)).with_middleware(),
+            burst: burst.get(),
+            window_s,
+            hasher: RandomState::new(),
+            checks: AtomicU64::new(0),
+            policy: HeaderValue::try_from(policy).expect("names are plain words of ours"),
+        }
+    }
+
+    fn check(&self, key: &impl Hash) -> Result<HeaderMap, Problem> {
+        if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
+            self.buckets.retain_recent();
+        }
+        match self.buckets.check_key(&(self.hasher.hash_one(key) % SLOTS)) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                Ok(self.headers(remaining, self.refilled_after_s(remaining)))
+            }
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(self.buckets.clock().now());
+                let retry_after_s = wait.as_secs_f64().ceil().max(1.0) as u64;
+                metrics::counter!("sluice_rate_limited_total", "limit" => self.name).increment(1);
+                let headers = self.headers(0, retry_after_s);
+                let problem = Problem::rate_limited(retry_after_s);
+                Err(headers
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name?, value)))
+                    .fold(problem, |problem, (name, value)| problem.with_header(name, value)))
+            }
+        }
+    }
+
+    /// When the whole burst is there again.
+    fn refilled_after_s(&self, remaining: u32) -> u64 {
+        let missing = u64::from(self.burst.saturating_sub(remaining));
+        (missing * self.window_s).div_ceil(u64::from(self.burst))
+    }
+
+    fn headers(&self, remaining: u32, reset_s: u64) -> HeaderMap {
+        let state = format!("\"{}\";r={remaining};t={reset_s}", self.name);
+        let state = HeaderValue::try_from(state).expect("names are plain words of ours");
+        HeaderMap::from_iter([(RATE_LIMIT, state), (RATE_LIMIT_POLICY, self.policy.clone())])
+    }
+}
+
+/// A fixed number of places, for streams and uploads.
+#[derive(Clone)]
+pub struct ConcurrencyBucket {
+    name: &'static str,
+    places: Arc<Semaphore>,
+}
+
+/// A taken place; dropping it gives it back.
+#[derive(Debug)]
+pub struct Permit {
+    name: &'static str,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ConcurrencyBucket {
+    const RETRY_AFTER_S: u64 = 2;
+
+    /// `name` becomes the metric `sluice_<name>_active`, as a label.
+    pub fn new(name: &'static str, places_max: usize) -> Self {
+        ConcurrencyBucket { name, places: Arc::new(Semaphore::new(places_max.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        metrics::gauge!("sluice_active", "bucket" => self.name).increment(1.0);
+        Some(Permit { name: self.name, _place: place })
+    }
+
+    /// A place, or 503 `/problems/overloaded`.
+    pub fn acquire(&self) -> Result<Permit, Problem> {
+        self.try_acquire().ok_or_else(|| {
+            metrics::counter!("sluice_overloaded_total", "bucket" => self.name).increment(1);
+            Problem::overloaded(Self::RETRY_AFTER_S)
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        metrics::gauge!("sluice_active", "bucket" => self.name).decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+
+    #[test]
+    fn a_bucket_runs_dry_for_its_key_alone() {
+        let limiter = RateLimiter::new("login", 3, Duration::from_secs(60));
+        let left: Vec<_> = (0..3).map(|_| limiter.check(&"a").unwrap()[RATE_LIMIT].clone()).collect();
+        assert_eq!(left, ["\"login\";r=2;t=20", "\"login\";r=1;t=40", "\"login\";r=0;t=60"]);
+        let refused = limiter.check(&"a").unwrap_err().into_response();
+        assert_eq!(refused.status(), 429);
+        assert_eq!(refused.headers()[RATE_LIMIT_POLICY], "\"login\";q=3;w=60");
+        let retry_after_s: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((19..=20).contains(&retry_after_s));
+        assert!(limiter.check(&"b").is_ok());
+    }
+
+    #[test]
+    fn zero_means_no_limit() {
+        let limiter = RateLimiter::per_second("client", 0, 1);
+        assert!((0..10_000).all(|_| limiter.check(&1).is_ok_and(|headers| headers.is_empty())));
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let limiter = RateLimiter::new("client", 1, Duration::from_nanos(1));
+        for key in 0..(CHECKS_PER_SWEEP * 2) {
+            let _ = limiter.check(&key);
+        }
+        assert!(limiter.0.unwrap().buckets.len() < CHECKS_PER_SWEEP as usize);
+    }
+
+    #[test]
+    fn places_come_back() {
+        let bucket = ConcurrencyBucket::new("uploads", 1);
+        let permit = bucket.try_acquire().unwrap();
+        assert_eq!(bucket.acquire().unwrap_err().status(), 503);
+        drop(permit);
+        assert!(bucket.try_acquire().is_some());
+    }
+}

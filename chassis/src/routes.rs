@@ -1,0 +1,152 @@
+//! The list of routes of a service. Every one has a policy.
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http::header::VARY;
+use http::{HeaderValue, Method};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, OpenApi};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use crate::edge::UserLimit;
+use crate::{Policy, Problem, Tokens};
+
+/// Routes with their policies, and the OpenAPI document that follows from them.
+///
+/// A route is only added together with its policy:
+///
+/// ```
+/// # use chassis::{Policy, Routes, Tokens};
+/// #[utoipa::path(get, path = "/hello", responses((status = 200)))]
+/// async fn hello() {}
+///
+/// fn routes(tokens: Tokens) -> Routes {
+///     Routes::new(tokens).route(Policy::Anyone, utoipa_axum::routes!(hello))
+/// }
+/// ```
+///
+/// Without one it does not compile:
+///
+/// ```compile_fail
+/// # use chassis::{Policy, Routes, Tokens};
+/// #[utoipa::path(get, path = "/hello", responses((status = 200)))]
+/// async fn hello() {}
+///
+/// fn routes(tokens: Tokens) -> Routes {
+///     Routes::new(tokens).route(utoipa_axum::routes!(hello))
+/// }
+/// ```
+pub struct Routes<S = ()> {
+    router: OpenApiRouter<S>,
+    tokens: Tokens,
+}
+
+const SCHEME: &str = "token";
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    pub fn new(tokens: Tokens) -> Self {
+        Routes { router: OpenApiRouter::default(), tokens }
+    }
+
+    /// `methods` is `utoipa_axum::routes!(handler, …)`: handlers of one path and one policy.
+    pub fn route(mut self, policy: Policy, (schemas, mut paths, methods): UtoipaMethodRouter<S>) -> Self {
+        paths.paths.values_mut().flat_map(operations).for_each(|operation| document(policy, operation));
+        let methods = self.guarded(policy, methods);
+        self.router = self.router.routes((schemas, paths, methods));
+        self
+    }
+
+    /// A route that the document does not show, as the web page's.
+    pub fn unlisted(mut self, policy: Policy, path: &str, methods: MethodRouter<S>) -> Self {
+        let methods = self.guarded(policy, methods);
+        self.router = self.router.route(path, methods);
+        self
+    }
+
+    pub fn merge(mut self, other: Routes<S>) -> Self {
+        self.router = self.router.merge(other.router);
+        self
+    }
+
+    pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Routes<S2> {
+        Routes { router: self.router.with_state(state), tokens: self.tokens }
+    }
+
+    fn guarded(&self, policy: Policy, methods: MethodRouter<S>) -> MethodRouter<S> {
+        // `route_layer`: a method that the path does not take is 405 for everyone, not 401.
+        methods.route_layer(middleware::from_fn_with_state((self.tokens.clone(), policy), admit))
+    }
+}
+
+impl Routes {
+    /// The router, to be wrapped by the edge, and the document.
+    pub fn finish(self) -> (axum::Router, OpenApi) {
+        let (router, mut document) = self.router.split_for_parts();
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_with(Components::new);
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+        (router, document)
+    }
+}
+
+async fn admit(
+    State((tokens, policy)): State<(Tokens, Policy)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match tokens.authenticate(request.headers()).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let limit = request.extensions().get::<UserLimit>();
+    let limited = limit.map_or(Ok(Default::default()), |limit| limit.check(&caller));
+    let headers = match policy.admit(&caller).and(limited) {
+        Ok(headers) => headers,
+        Err(problem) => return problem.into_response(),
+    };
+    request.extensions_mut().insert(caller);
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let mut response = next.run(request).await;
+    response.headers_mut().extend(headers);
+    if safe {
+        // Answers differ by caller; a cache between us must not mix them up.
+        response.headers_mut().append(VARY, HeaderValue::from_static("Authorization"));
+    }
+    response
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, .. } = item;
+    [get, put, post, delete, options, head, patch].into_iter().flatten()
+}
+
+/// What follows from the policy: who may call, and the answers to those who may not.
+fn document(policy: Policy, operation: &mut Operation) {
+    let token = SecurityRequirement::new::<_, [&str; 0], &str>(SCHEME, []);
+    operation.security = Some(match policy {
+        Policy::Anyone => vec![SecurityRequirement::default(), token],
+        Policy::SignedIn | Policy::Admin | Policy::Upload => vec![token],
+    });
+    let mut refusals =
+        vec![("401", "No token, or one that is not valid (any more)"), ("429", "Too many requests")];
+    if policy == Policy::Admin {
+        refusals.push(("403", "Only for admins"));
+    }
+    for (status, description) in refusals {
+        let response = utoipa::openapi::ResponseBuilder::new().description(description).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+    }
+}
+
+/// For the edge: what no route answers.
+pub(crate) async fn not_found() -> Problem {
+    Problem::not_found()
+}
+
+/// axum adds `Allow`.
+pub(crate) async fn method_not_allowed() -> Problem {
+    Problem::method_not_allowed()
+}

@@ -1,0 +1,212 @@
+//! The accept loop: a cap on connections, deadlines on each, a graceful end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::Request;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::Limits;
+use crate::body::TimedBody;
+use crate::io::{Busy, Phase, TimedIo};
+
+/// Who is at the other end of the connection; a request extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves `app` until `shutdown`, then lets requests in flight finish for at most `drain_s_max`.
+pub async fn serve(
+    listener: TcpListener,
+    app: axum::Router,
+    limits: &Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let connections = TaskTracker::new();
+    let host = Arc::new(Host { app, limits: limits.clone(), shutdown, cut: CancellationToken::new() });
+    while let Some((stream, peer, place)) = next(&listener, &places, &host.shutdown).await {
+        let host = host.clone();
+        connections.spawn(async move {
+            host.connection(stream, peer).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    let drain_max = Duration::from_secs(limits.drain_s_max);
+    if tokio::time::timeout(drain_max, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            drain_s_max = limits.drain_s_max,
+            "cutting connections"
+        );
+        host.cut.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+/// The place is taken before the connection: over the cap, clients wait in the kernel's queue and cost us nothing.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr, Place)> {
+    let accepted = async {
+        let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let (stream, peer) = accept(listener).await;
+        (stream, peer, place)
+    };
+    shutdown.run_until_cancelled(accepted).await
+}
+
+/// A client that went away again is not our trouble; out of file handles or memory is, and trying again at once would
+/// only burn the processor.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    const BACK_OFF: Duration = Duration::from_millis(200);
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(e) if is_the_clients(&e) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+struct Host {
+    app: axum::Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    /// Cancelled when draining took too long.
+    cut: CancellationToken,
+}
+
+/// Read buffer of a connection at most, in bytes; heads and pieces of bodies pass through it.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+impl Host {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let phase = Phase::new();
+        let io = TimedIo::new(stream, phase.clone(), &self.limits);
+        let host = self.clone();
+        let service = service_fn(move |request| host.clone().answer(request, peer, phase.busy()));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // The deadlines of `TimedIo` come earlier; this one stands behind them.
+            .header_read_timeout(Duration::from_secs(self.limits.header_read_s_max + self.limits.idle_s_max))
+            // Twice what the edge lets through: it answers with a problem where hyper has only a status.
+            .max_header_size(self.limits.header_bytes_max.saturating_mul(2))
+            .max_buf_size(BUFFER_BYTES_MAX.max(self.limits.header_bytes_max.saturating_mul(2)))
+            .serve_connection(TokioIo::new(io), service);
+        let mut draining = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.cut.cancelled() => return,
+                ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+                () = self.shutdown.cancelled(), if !draining => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    draining = true;
+                }
+            }
+        };
+        match ended {
+            Ok(()) => linger(connection.into_parts().io.into_inner().into_inner()).await,
+            // Clients vanish and stall all day.
+            Err(error) => tracing::debug!(%error, %peer, "connection ended"),
+        }
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        busy: Busy,
+    ) -> BoxFuture<'static, Result<http::Response<Answer>, Infallible>> {
+        Box::pin(async move {
+            let mut request = request.map(|body| Body::new(TimedBody::new(body, &self.limits)));
+            request.extensions_mut().insert(Peer(peer));
+            let response: Response = self.app.clone().oneshot(request).await?;
+            Ok(response.map(|body| Answer { body, _busy: busy }))
+        })
+    }
+}
+
+/// Closes our half and reads on for a moment: closing with bytes unread would reset the connection and could take the
+/// answer with it, e.g. a 413 to an upload that is still being sent.
+async fn linger(mut stream: TcpStream) {
+    const LINGER: Duration = Duration::from_secs(2);
+    const DISCARDED_BYTES_MAX: usize = 64 << 20;
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let discard = async {
+        let mut buffer = [0; 16 * 1024];
+        let mut discarded_bytes = 0;
+        while discarded_bytes < DISCARDED_BYTES_MAX {
+            match stream.read(&mut buffer).await {
+                Ok(bytes) if bytes > 0 => discarded_bytes += bytes,
+                _ => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await;
+}
+
+/// A response body that keeps its connection busy until it is sent or dropped.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

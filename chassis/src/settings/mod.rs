@@ -1,0 +1,275 @@
+//! Settings: one file and the environment, which wins; everything checked before anything starts.
+
+mod error;
+mod load;
+mod sample;
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use domain::JobKind;
+
+use crate::Network;
+
+pub use error::SettingsError;
+pub use table::{Setting, TABLE};
+
+/// Which program these settings are for; it decides the default addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceName {
+    AllInOne,
+    Api,
+    Streamserver,
+    Scheduler,
+}
+
+impl ServiceName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceName::AllInOne => "sluice",
+            ServiceName::Api => "api",
+            ServiceName::Streamserver => "streamserver",
+            ServiceName::Scheduler => "scheduler",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            ServiceName::AllInOne | ServiceName::Api => 8000,
+            ServiceName::Streamserver => 9000,
+            ServiceName::Scheduler => 9001,
+        }
+    }
+
+    fn ops_port(self) -> u16 {
+        match self {
+            ServiceName::AllInOne | ServiceName::Api => 8010,
+            ServiceName::Streamserver => 9010,
+            ServiceName::Scheduler => 9011,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File(PathBuf),
+    /// The name of the variable.
+    Env(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Env(name) => write!(f, "env {name}"),
+        }
+    }
+}
+
+/// Every setting of every service. What each means stands in [`TABLE`].
+#[derive(Clone)]
+pub struct Settings {
+    pub service: ServiceName,
+    pub listen: SocketAddr,
+    pub ops_listen: SocketAddr,
+    pub public_url: Option<String>,
+    pub stream_url: Option<String>,
+    pub data_dir: PathBuf,
+    pub database_url: Option<String>,
+    pub database_read_url: Option<String>,
+    pub store: Option<String>,
+    pub admin_username: Option<String>,
+    pub admin_password: Option<String>,
+    pub signing_key: Option<String>,
+    pub verifying_key: Option<String>,
+    pub job_kinds: Vec<JobKind>,
+    pub trusted_proxies: Vec<Network>,
+    pub log_format: LogFormat,
+    /// The program that is started for media work; `None`: this program itself, or `transcoder` beside it.
+    pub transcoder: Option<PathBuf>,
+    pub media_dir: Option<PathBuf>,
+    pub session_s: u64,
+    pub upload_token_s: u64,
+    pub setup_token_s: u64,
+    pub limits: Limits,
+    pub media: Media,
+    pub encode: Encode,
+    pub jobs: Jobs,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Bounds of what clients may ask of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub upload_bytes_max: u64,
+    pub json_bytes_max: u64,
+    pub uri_bytes_max: usize,
+    pub header_bytes_max: usize,
+    pub header_read_s_max: u64,
+    pub first_byte_s_max: u64,
+    pub idle_s_max: u64,
+    pub connections_max: usize,
+    pub body_stall_s_max: u64,
+    pub body_bytes_per_s_min: u64,
+    pub write_stall_s_max: u64,
+    pub drain_s_max: u64,
+    pub streams_max: usize,
+    pub uploads_max: usize,
+    pub event_streams_max: usize,
+    pub requests_per_s_per_client: u32,
+    pub requests_burst_per_client: u32,
+    pub requests_per_s_per_user: u32,
+    pub requests_burst_per_user: u32,
+    pub logins_per_minute_per_client: u32,
+    pub registrations_per_hour_per_client: u32,
+}
+
+/// What a source file may be.
+#[derive(Debug, Clone, Default)]
+pub struct Media {
+    pub duration_s_max: f64,
+    pub pixels_max: u64,
+    pub streams_max: u32,
+}
+
+/// How rungs are encoded.
+#[derive(Debug, Clone, Default)]
+pub struct Encode {
+    pub crf: f64,
+    pub x264_preset: String,
+    pub gop_s_max: f64,
+    /// `None`: one chunk for the whole film.
+    pub chunk_s: Option<f64>,
+}
+
+/// How the scheduler works.
+#[derive(Debug, Clone, Default)]
+pub struct Jobs {
+    pub lease_s: u64,
+    pub heartbeat_s: u64,
+    pub attempts_max: u32,
+    pub retry_base_ms: u64,
+    pub retry_max_ms: u64,
+    /// `None`: one for every two cores, at least one.
+    pub encode_slots: Option<u32>,
+    pub ingest_slots: u32,
+    pub poll_ms: u64,
+    pub task_s_max: u64,
+    pub task_memory_bytes_max: u64,
+    pub sweep_s: u64,
+}
+
+/// What URLs in answers start with; no slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Urls {
+    pub public: String,
+    pub stream: String,
+}
+
+impl Settings {
+    /// Before any value is set: zero and nothing, which [`TABLE`]'s defaults then fill.
+    fn blank(service: ServiceName) -> Settings {
+        let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Settings {
+            service,
+            listen: local(service.port()),
+            ops_listen: local(service.ops_port()),
+            public_url: None,
+            stream_url: None,
+            data_dir: PathBuf::new(),
+            database_url: None,
+            database_read_url: None,
+            store: None,
+            admin_username: None,
+            admin_password: None,
+            signing_key: None,
+            verifying_key: None,
+            job_kinds: JobKind::ALL.to_vec(),
+            trusted_proxies: Vec::new(),
+            log_format: LogFormat::Auto,
+            transcoder: None,
+            media_dir: None,
+            session_s: 0,
+            upload_token_s: 0,
+            setup_token_s: 0,
+            limits: Limits::default(),
+            media: Media::default(),
+            encode: Encode::default(),
+            jobs: Jobs::default(),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    /// Everything at its default, for tests.
+    pub fn defaults(service: ServiceName) -> Settings {
+        Settings::load(service, None, []).expect("a test loads the defaults")
+    }
+
+    /// The URLs that answers are made of, once it is known where we listen.
+    pub fn urls(&self, bound: SocketAddr) -> Urls {
+        let bound_url = format!("http://{}", reachable(bound));
+        let trimmed = |url: &Option<String>| url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        let public = trimmed(&self.public_url);
+        let stream = trimmed(&self.stream_url);
+        match self.service {
+            ServiceName::Streamserver => {
+                let stream = stream.or_else(|| public.clone()).unwrap_or(bound_url);
+                Urls { public: public.unwrap_or_else(|| stream.clone()), stream }
+            }
+            ServiceName::AllInOne | ServiceName::Scheduler => {
+                let public = public.unwrap_or(bound_url);
+                Urls { stream: stream.unwrap_or_else(|| public.clone()), public }
+            }
+            ServiceName::Api => {
+                // Behind one address a proxy shares it out by path; without one the streamserver has its own port.
+                let neighbour = SocketAddr::new(bound.ip(), ServiceName::Streamserver.port());
+                let stream = stream.or_else(|| public.clone());
+                let stream = stream.unwrap_or_else(|| format!("http://{}", reachable(neighbour)));
+                Urls { public: public.unwrap_or(bound_url), stream }
+            }
+        }
+    }
+
+    /// Where the value of `key` came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Key, value as text (secrets hidden) and origin of every setting, in the order of [`TABLE`].
+    pub fn table(&self) -> Vec<(&'static str, String, Origin)> {
+        let row = |setting: &'static Setting| {
+            let value = (setting.get)(self);
+            let value = if setting.secret && !value.is_empty() { "(hidden)".to_owned() } else { value };
+            (setting.key, value, self.origin(setting.key))
+        };
+        TABLE.iter().map(row).collect()
+    }
+
+    /// A documented sample in TOML: every setting with its default, commented out.
+    pub fn sample() -> String {
+        sample::write()
+    }
+}
+
+/// An address that a browser on the same machine can open.
+fn reachable(bound: SocketAddr) -> String {
+    if bound.ip().is_unspecified() { format!("localhost:{}", bound.port()) } else { bound.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

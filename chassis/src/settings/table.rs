@@ -1,0 +1,239 @@
+//! The one list of all settings.
+
+use super::Settings;
+use super::value::{Url, Value};
+
+/// A row of the table.
+pub struct Setting {
+    /// As in the file: `lease_s`, or `media.pixels_max` for `pixels_max` in section `[media]`.
+    pub key: &'static str,
+    /// `None`: unset.
+    pub default: Option<&'static str>,
+    /// What it means; units and the default's reason included.
+    pub doc: &'static str,
+    /// Never printed; `…_FILE` in the environment reads it from a file.
+    pub secret: bool,
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
+    pub(super) get: fn(&Settings) -> String,
+}
+
+impl Setting {
+    /// The environment's name for it.
+    pub fn env(&self) -> String {
+        let name = self.key.to_ascii_uppercase().replace('.', "_");
+        if self.key.starts_with("database_") { name } else { format!("SLUICE_{name}") }
+    }
+}
+
+macro_rules! setting {
+    ($key:literal, $($field:ident).+, $default:expr, $doc:literal $(, check $check:expr)? $(; $secret:ident)?) => {
+        Setting {
+            key: $key,
+            default: $default,
+            doc: $doc,
+            secret: setting!(@secret $($secret)?),
+            set: |settings, text| {
+                $( if !text.is_empty() { $check(text)?; } )?
+                settings.$($field).+ = Value::parse(text)?;
+                Ok(())
+            },
+            get: |settings| settings.$($field).+.write(),
+        }
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+/// `text` is a number of at least 1.
+fn positive(text: &str) -> Result<(), String> {
+    let number = text.replace('_', "").parse::<f64>();
+    if number.is_ok_and(|number| number >= 1.0) { Ok(()) } else { Err("a number of at least 1".to_owned()) }
+}
+
+fn crf(text: &str) -> Result<(), String> {
+    let number = text.parse::<f64>();
+    if number.is_ok_and(|n| (0.0..=51.0).contains(&n)) {
+        Ok(())
+    } else {
+        Err("a number from 0 to 51".to_owned())
+    }
+}
+
+fn above_zero(text: &str) -> Result<(), String> {
+    if text.parse::<f64>().is_ok_and(|n| n > 0.0) { Ok(()) } else { Err("a number above 0".to_owned()) }
+}
+
+fn x264_preset(text: &str) -> Result<(), String> {
+    let presets =
+        ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
+    if presets.contains(&text) { Ok(()) } else { Err(format!("one of {}", presets.join(", "))) }
+}
+
+/// A JWT's and a timer's times stay far from overflow.
+fn duration_s(text: &str) -> Result<(), String> {
+    let seconds = text.replace('_', "").parse::<u64>();
+    let allowed = "a whole number of seconds from 1 to 315360000 (ten years)";
+    if seconds.is_ok_and(|s| (1..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
+}
+
+/// Every setting there is, in the order of the sample.
+pub static TABLE: &[Setting] = &[
+    setting!(
+        "listen",
+        listen,
+        None,
+        "Public address. Port 0 picks a free one and prints it. Default: 127.0.0.1:8000 for sluice and api, :9000 for streamserver, :9001 for scheduler."
+    ),
+    setting!(
+        "ops_listen",
+        ops_listen,
+        None,
+        "Address of /livez, /readyz and /metrics; keep it private. Default: 127.0.0.1:8010 for sluice and api, :9010 for streamserver, :9011 for scheduler."
+    ),
+    setting!("public_url", public_url, None,
+        "What links in answers start with, e.g. https://video.example. Default: the address we listen on.", check Url::check),
+    setting!("stream_url", stream_url, None,
+        "What links to the streamserver start with. Default: public_url; for a separate api without one, port 9000 of its host.", check Url::check),
+    setting!(
+        "data_dir",
+        data_dir,
+        Some("./data"),
+        "Folder of the database, objects, keys and scratch files of the embedded defaults."
+    ),
+    setting!(
+        "database_url",
+        database_url,
+        None,
+        "Default: a SQLite file in data_dir. In the environment its name is DATABASE_URL."; secret),
+    setting!(
+        "database_read_url",
+        database_read_url,
+        None,
+        "A replica to read from. Default: database_url. In the environment its name is DATABASE_READ_URL."; secret),
+    setting!("store", store, None, "Where objects are: `disk`, or `disk:/path`. Default: disk, in data_dir."),
+    setting!(
+        "admin_username",
+        admin_username,
+        None,
+        "With admin_password: this admin is created or updated at every start. Without: the first start prints a one-time link."
+    ),
+    setting!("admin_password", admin_password, None, "See admin_username. 8 to 128 characters."; secret),
+    setting!(
+        "signing_key",
+        signing_key,
+        None,
+        "Ed25519 private key (PKCS#8 PEM) that signs tokens; only api needs it. Default: made in data_dir/keys at the first start."; secret),
+    setting!(
+        "verifying_key",
+        verifying_key,
+        None,
+        "Ed25519 public key (PEM) for streamserver and scheduler. Default: read from data_dir/keys, where api wrote it."; secret),
+    setting!(
+        "job_kinds",
+        job_kinds,
+        Some("all"),
+        "Which jobs this scheduler runs: `all`, or a list of ingest, encode, assemble, cover, purge."
+    ),
+    setting!(
+        "trusted_proxies",
+        trusted_proxies,
+        None,
+        "Addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas. Default: none."
+    ),
+    setting!(
+        "log_format",
+        log_format,
+        Some("auto"),
+        "`text`, `json`, or `auto`: text on a terminal, JSON otherwise. What is logged is chosen by RUST_LOG."
+    ),
+    setting!(
+        "transcoder",
+        transcoder,
+        None,
+        "Program started for media work. Default: this program itself, or `transcoder` beside it."
+    ),
+    setting!("media_dir", media_dir, None, "For tests: a folder of real files with a MANIFEST.tsv."),
+    setting!("session_s", session_s, Some("2592000"), "A login lasts this long, in seconds.", check duration_s),
+    setting!("upload_token_s", upload_token_s, Some("86400"),
+        "An upload may begin this long after its video was created, in seconds; then the video expires.", check duration_s),
+    setting!("setup_token_s", setup_token_s, Some("1800"), "The first start's one-time link lasts this long, in seconds.", check duration_s),
+    setting!("upload_bytes_max", limits.upload_bytes_max, Some("10737418240"), "Largest upload, in bytes.", check positive),
+    setting!("json_bytes_max", limits.json_bytes_max, Some("65536"), "Largest JSON body, in bytes.", check positive),
+    setting!("uri_bytes_max", limits.uri_bytes_max, Some("8192"), "Longest request target, in bytes.", check positive),
+    setting!("header_bytes_max", limits.header_bytes_max, Some("16384"), "Largest request head, in bytes.", check positive),
+    setting!("header_read_s_max", limits.header_read_s_max, Some("10"),
+        "A request head must be complete this soon after its first byte, in seconds.", check duration_s),
+    setting!("first_byte_s_max", limits.first_byte_s_max, Some("10"),
+        "A new connection must send its first byte this soon, in seconds.", check duration_s),
+    setting!("idle_s_max", limits.idle_s_max, Some("75"),
+        "A connection may wait this long for its next request, in seconds; longer than proxies keep theirs.", check duration_s),
+    setting!("connections_max", limits.connections_max, Some("10000"), "Open connections at once.", check positive),
+    setting!("body_stall_s_max", limits.body_stall_s_max, Some("30"), "A request body may pause this long, in seconds.", check duration_s),
+    setting!(
+        "body_bytes_per_s_min",
+        limits.body_bytes_per_s_min,
+        Some("1024"),
+        "A request body must keep up this rate on average while we wait for it, in bytes a second. 0: any."
+    ),
+    setting!("write_stall_s_max", limits.write_stall_s_max, Some("30"),
+        "A client must take some of its answer this often, in seconds.", check duration_s),
+    setting!(
+        "drain_s_max",
+        limits.drain_s_max,
+        Some("30"),
+        "At shutdown, requests in flight get this long to finish, in seconds."
+    ),
+    setting!("streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
+    setting!("uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
+    setting!("event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
+    setting!(
+        "requests_per_s_per_client",
+        limits.requests_per_s_per_client,
+        Some("50"),
+        "Requests a second of one client address in the long run; watching does not count. 0: any."
+    ),
+    setting!("requests_burst_per_client", limits.requests_burst_per_client, Some("200"),
+        "Requests of one client address at once.", check positive),
+    setting!(
+        "requests_per_s_per_user",
+        limits.requests_per_s_per_user,
+        Some("50"),
+        "Requests a second of one user in the long run; watching does not count. 0: any."
+    ),
+    setting!("requests_burst_per_user", limits.requests_burst_per_user, Some("200"), "Requests of one user at once.", check positive),
+    setting!(
+        "logins_per_minute_per_client",
+        limits.logins_per_minute_per_client,
+        Some("30"),
+        "Logins a minute of one client address, failed ones included. 0: any."
+    ),
+    setting!(
+        "registrations_per_hour_per_client",
+        limits.registrations_per_hour_per_client,
+        Some("100"),
+        "New accounts an hour of one client address. 0: any."
+    ),
+    setting!("lease_s", jobs.lease_s, Some("20"),
+        "A job belongs to its worker this long without a heartbeat, in seconds.", check duration_s),
+    setting!("heartbeat_s", jobs.heartbeat_s, Some("5"), "A worker renews its leases this often, in seconds.", check duration_s),
+    setting!("attempts_max", jobs.attempts_max, Some("5"), "A job is tried this often before it is given up.", check positive),
+    setting!("retry_base_ms", jobs.retry_base_ms, Some("1000"), "Wait before the second attempt at most, in milliseconds; doubled for each further one.", check positive),
+    setting!("retry_max_ms", jobs.retry_max_ms, Some("60000"), "Longest wait between attempts, in milliseconds.", check positive),
+    setting!("encode_slots", jobs.encode_slots, None,
+        "Encodes at once. Default: one for every two cores, at least one.", check positive),
+    setting!("ingest_slots", jobs.ingest_slots, Some("2"),
+        "Other jobs at once: they are short, and nothing playable waits behind an encode.", check positive),
+    setting!("poll_ms", jobs.poll_ms, Some("200"), "The dispatcher looks for due jobs this often, in milliseconds.", check positive),
+    setting!("task_s_max", jobs.task_s_max, Some("14400"), "One run of the transcoder may take this long, in seconds.", check duration_s),
+    setting!("task_memory_bytes_max", jobs.task_memory_bytes_max, Some("4294967296"),
+        "Address space of one run of the transcoder, in bytes.", check positive),
+    setting!("sweep_s", jobs.sweep_s, Some("30"), "Abandoned uploads and lost attempts are looked for this often, in seconds.", check duration_s),
+    setting!("media.duration_s_max", media.duration_s_max, Some("7200"), "Longest film, in seconds.", check above_zero),
+    setting!("media.pixels_max", media.pixels_max, Some("35389440"), "Largest picture, in pixels (8K is 33,177,600).", check positive),
+    setting!("media.streams_max", media.streams_max, Some("16"), "Most streams in one file.", check positive),
+    setting!("encode.crf", encode.crf, Some("23"), "Constant rate factor of x264, 0 to 51; smaller is better and larger.", check crf),
+    setting!("encode.x264_preset", encode.x264_preset, Some("veryfast"), "Speed of x264 against size.", check x264_preset),
+    setting!("encode.gop_s_max", encode.gop_s_max, Some("2"), "Longest distance of keyframes, in seconds.", check above_zero),
+    setting!("encode.chunk_s", encode.chunk_s, None,
+        "Films are encoded in chunks of about this length, in seconds, side by side. Default: in one piece.", check above_zero),
+];
