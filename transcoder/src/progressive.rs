@@ -223,3 +223,90 @@ impl Seek for HeadSink {
         Ok(self.position)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mp4_atom::{Decode, Moov};
+
+    /// Where the tables of a head say that chunks of each track begin.
+    fn chunk_offsets(head: &[u8]) -> Vec<Vec<u64>> {
+        let at = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        let moov = Moov::decode(&mut &head[at..at + moov_bytes(head).unwrap()]).unwrap();
+        let offsets = moov.trak.iter().map(|trak| {
+            let tables = &trak.mdia.minf.stbl;
+            match (&tables.stco, &tables.co64) {
+                (Some(short), None) => short.entries.iter().copied().map(u64::from).collect(),
+                (None, Some(long)) => long.entries.clone(),
+                _ => panic!("one table of chunk offsets"),
+            }
+        });
+        offsets.collect()
+    }
+
+    /// Offset in the laid out file of every sample of a track.
+    fn sample_offsets(tracks: &[&TrackFile], head_bytes: u64, wanted: usize) -> Vec<u64> {
+        let mut offset = head_bytes;
+        let mut offsets = Vec::new();
+        for turn in turns(tracks) {
+            for sample in turn.samples(tracks) {
+                if turn.track == wanted {
+                    offsets.push(offset);
+                }
+                offset += u64::from(sample.bytes);
+            }
+        }
+        offsets
+    }
+
+    fn check(tracks: &[&TrackFile], folder: &Path) -> Vec<u8> {
+        let path = folder.join("head.mp4");
+        let layout = write_head(tracks, &path, 9).unwrap();
+        let head = std::fs::read(&path).unwrap();
+        let samples: u64 = tracks.iter().map(|track| track.sample_bytes()).sum();
+        assert_eq!(layout.bytes(), head.len() as u64 + samples);
+        for (number, offsets) in chunk_offsets(&head).into_iter().enumerate() {
+            let samples = sample_offsets(tracks, head.len() as u64, number);
+            assert!(!offsets.is_empty() && offsets[0] == samples[0]);
+            assert!(offsets.iter().all(|offset| samples.binary_search(offset).is_ok()), "track {number}");
+        }
+        head
+    }
+
+    #[test]
+    fn tables_point_at_the_samples_as_they_are_laid_out() {
+        let (folder, good, _) = crate::assemble::tests::good_rendition();
+        let audio = good.audio.as_ref().unwrap();
+        let head = check(&[&good.video, audio], folder.path());
+        let mdat = &head[head.len() - 8..];
+        let bytes = good.video.sample_bytes() + audio.sample_bytes() + 8;
+        assert_eq!(mdat, [&(bytes as u32).to_be_bytes()[..], b"mdat"].concat());
+    }
+
+    #[test]
+    fn beyond_4_gib_offsets_and_sizes_take_64_bits() {
+        let (folder, mut good, _) = crate::assemble::tests::good_rendition();
+        for sample in &mut good.video.samples {
+            sample.bytes = 30 << 20;
+        }
+        let audio = good.audio.as_ref().unwrap();
+        let head = check(&[&good.video, audio], folder.path());
+        let bytes = good.video.sample_bytes() + audio.sample_bytes() + 16;
+        assert!(bytes > u64::from(u32::MAX));
+        let mdat = [&1_u32.to_be_bytes()[..], b"mdat", &bytes.to_be_bytes()].concat();
+        assert_eq!(head[head.len() - 16..], mdat);
+    }
+
+    #[test]
+    fn tracks_take_turns_of_a_second() {
+        let (_folder, good, _) = crate::assemble::tests::good_rendition();
+        let tracks = [&good.video, good.audio.as_ref().unwrap()];
+        let turns = turns(&tracks);
+        assert!(turns.len() >= 12, "{} turns in 6 s", turns.len());
+        for (number, track) in tracks.iter().enumerate() {
+            let taken: usize =
+                turns.iter().filter(|turn| turn.track == number).map(|turn| turn.end - turn.first).sum();
+            assert_eq!(taken, track.samples.len());
+        }
+    }
+}

@@ -211,3 +211,75 @@ fn extent(path: &std::path::Path, layout: &Layout) -> anyhow::Result<std::io::Ta
     file.seek(SeekFrom::Start(*offset))?;
     Ok(file.take(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn verified(found: &Rendition, plan: &domain::task::Plan) -> Result<(), String> {
+        let result = rendition(found, &plan.boundaries, &plan.expected, Pictures::Encoded);
+        result.map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        let (_folder, mut good, plan) = crate::assemble::tests::good_rendition();
+        assert_eq!(verified(&good, &plan), Ok(()));
+        type Flaw = fn(&mut Rendition);
+        let flaws: [(Flaw, Flaw, &str); 5] = [
+            (
+                |r| r.video.sidx.references[1].referenced_size += 1,
+                |r| r.video.sidx.references[1].referenced_size -= 1,
+                "fragment 1 has",
+            ),
+            (
+                |r| r.video.sidx.references[2].sap_type = 0,
+                |r| r.video.sidx.references[2].sap_type = 1,
+                "fragment 2 is no access point",
+            ),
+            (
+                |r| r.video.samples[50].is_key = false,
+                |r| r.video.samples[50].is_key = true,
+                "fragment 1 does not start with a keyframe",
+            ),
+            (
+                |r| r.video.index.fragments[1].start += 1,
+                |r| r.video.index.fragments[1].start -= 1,
+                "fragments start at [0, 25601, 51200], expected [0, 25600, 51200]",
+            ),
+            (
+                |r| r.progressive.pieces.push(Piece::Extent(0, 0, 1)),
+                |r| drop(r.progressive.pieces.pop()),
+                "bytes of samples are laid out",
+            ),
+        ];
+        for (make, mend, complaint) in flaws {
+            make(&mut good);
+            let found = verified(&good, &plan).unwrap_err();
+            assert!(found.contains(complaint), "{found}");
+            mend(&mut good);
+        }
+        assert_eq!(verified(&good, &plan), Ok(()));
+    }
+
+    #[test]
+    fn a_fragment_that_does_not_decode_is_seen() {
+        let (_folder, good, plan) = crate::assemble::tests::good_rendition();
+        let last = good.video.samples.len() - 10;
+        let sample = good.video.samples[last];
+        let mut file = File::options().write(true).open(&good.video.path).unwrap();
+        file.seek(SeekFrom::Start(sample.offset)).unwrap();
+        file.write_all(&vec![0xff; sample.bytes as usize]).unwrap();
+        let error = verified(&good, &plan).unwrap_err();
+        assert!(error.contains("frames came out of 50"), "{error}");
+    }
+
+    #[test]
+    fn renditions_cut_apart_are_seen() {
+        let (_folder, good, _) = crate::assemble::tests::good_rendition();
+        let (_other_folder, mut other, _) = crate::assemble::tests::good_rendition();
+        other.video.index.fragments[2].start += 1;
+        assert!(aligned(&[good, other]).unwrap_err().to_string().contains("cut apart"));
+    }
+}
