@@ -162,4 +162,4 @@ fn packets(input: &mut Input, timescale: u32) -> impl Iterator<Item = anyhow::Re
 
 #[cfg(test)]
 #[path = "assemble_tests.rs"]
-pub mod tests;
+mod tests;

@@ -49,15 +49,6 @@ impl Chunked {
     }
 }
 
-/// A good rendition with sound, and what it is held against. The folder lives as long as it is kept.
-pub fn good_rendition() -> (tempfile::TempDir, rendition::Rendition, Plan) {
-    let chunked = Chunked::new();
-    chunked.assemble().unwrap();
-    let rendition =
-        rendition::package(&parts(&chunked.plan.rungs[0], true, &chunked.plan), chunked.folder.path());
-    (chunked.folder, rendition.unwrap(), chunked.plan)
-}
-
 /// The film from 2 s times `number` on, 50 frames, at its place in the film.
 fn chunk(folder: &Path, rung: &Rung, number: u32, options: &str) -> PathBuf {
     let Size { width, height } = rung.size;

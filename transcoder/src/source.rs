@@ -1,11 +1,28 @@
 //! The uploader's file: opened with one pinned demuxer, streams chosen, timeline measured.
 
-use domain::Size;
-use ffmpeg_next::Rational;
-use ffmpeg_next::codec::Id;
-use ffmpeg_next::format::context::Input;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
+use domain::task::MediaLimits;
+use domain::{MediaProblem, Size};
+use ffmpeg_next::codec::Id;
+use ffmpeg_next::codec::packet::Packet;
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::format::stream::Disposition;
+use ffmpeg_next::{Dictionary, Error, Rational, Stream, media};
+
+use crate::ffi::{self, StreamHeader};
 use crate::film_clock::{FilmClock, SourceTime};
+use crate::orientation::Orientation;
+use crate::sniff::{SNIFF_BYTES, sniff};
+use crate::{TaskError, codecs, decode, error, judge, probe};
+
+/// Streams the demuxer may make at all; the limit of the settings is judged below it, with its own words.
+const STREAMS_MAX: &str = "64";
+
+/// The header of a container alone takes more.
+const FILE_BYTES_MIN: usize = 128;
 
 /// An open source and what was measured of it. The input stands at its first packet.
 pub struct Opened {
@@ -26,8 +43,8 @@ pub struct SourceFacts {
     pub duration_s: f64,
     /// One sentence each, for the uploader.
     pub warnings: Vec<String>,
-    /// Set where the file was cut off: film time in seconds up to which both tracks are whole. Packets that
-    /// start later are left out.
+    /// Set where the file was cut off: film time in seconds up to which the pictures are whole. Sound that
+    /// starts later is left out.
     pub whole_until_s: Option<f64>,
 }
 
@@ -40,10 +57,7 @@ pub struct VideoFacts {
     pub coded_size: Size,
     /// As shown: rotation and sample aspect ratio applied.
     pub size: Size,
-    /// Clockwise turn that shows the picture upright: 0, 90, 180 or 270.
-    pub rotation_degrees: u32,
-    /// Mirrored left to right before it is turned.
-    pub mirrored: bool,
+    pub orientation: Orientation,
     /// 1/1 where the file says nothing.
     pub sar: Rational,
     /// Frames a second, on average over the timestamps.
@@ -54,15 +68,14 @@ pub struct VideoFacts {
     /// Film ticks that the last frame is shown.
     pub last_frame_duration: i64,
     /// Presentation times of keyframes at which decoding can start with nothing lost, ascending, in film ticks;
-    /// keyframes with leading pictures (open GOPs) are not among them but for the first.
+    /// keyframes with leading pictures (open GOPs) are not among them, but for the first.
     pub keyframes: Vec<i64>,
     /// Some packets carry no presentation time (AVI): frame n of the decoder is shown at `frame_times[n]`.
     pub ranked: bool,
-    /// Frames before the first one shown, or cut by an edit list, are in the stream but not in `frame_times`.
+    /// Frames cut away by an edit list: in the stream, but not in `frame_times`.
     pub hidden_frames: u64,
     pub interlaced: bool,
-    pub bit_depth: u32,
-    pub chroma_420: bool,
+    pub pixel: ffmpeg_next::format::Pixel,
     /// The average of the packets, in bit/s.
     pub bitrate_bps: u64,
 }
@@ -82,6 +95,134 @@ pub struct AudioFacts {
     pub bitrate_bps: u64,
     /// AAC-LC, at most stereo, 44.1 or 48 kHz, of modest bit rate: copied into the rungs, not encoded again.
     pub fits_as_is: bool,
+}
+
+/// The streams that go on.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    pub video: (usize, StreamHeader),
+    pub audio: Option<(usize, StreamHeader)>,
+    pub warnings: Vec<String>,
+}
+
+/// Opens, judges what the header says, measures every packet, judges that, and opens again at the start.
+pub fn open(path: &Path, limits: &MediaLimits) -> Result<Opened, TaskError> {
+    let (mut input, chosen) = open_chosen(path, limits)?;
+    let facts = probe::measure(&mut input, &chosen, limits)?;
+    drop(input);
+    Ok(Opened { input: reopen(path, &facts)?, facts })
+}
+
+/// The same file and streams once more, at the first packet.
+pub fn reopen(path: &Path, facts: &SourceFacts) -> Result<Input, TaskError> {
+    let (mut input, _) = open_pinned(path, facts.video.coded_size.pixels().max(decode::PIXELS_MIN))?;
+    let audio = facts.audio.as_ref().map(|audio| audio.stream_index);
+    ffi::discard_all_but(&mut input, &Vec::from_iter([facts.video.stream_index].into_iter().chain(audio)));
+    Ok(input)
+}
+
+fn open_chosen(path: &Path, limits: &MediaLimits) -> Result<(Input, Chosen), TaskError> {
+    let (mut input, streams) = open_pinned(path, limits.pixels_max)?;
+    judge::streams(streams, limits)?;
+    let chosen = choose(&input)?;
+    judge::chosen(&chosen, limits)?;
+    let audio = chosen.audio.as_ref().map(|(index, _)| *index);
+    ffi::discard_all_but(&mut input, &Vec::from_iter([chosen.video.0].into_iter().chain(audio)));
+    Ok((input, chosen))
+}
+
+/// Opens with the one demuxer the bytes ask for; returns the number of streams too. Pictures above `pixels_max`
+/// are refused before any decoder sees them.
+fn open_pinned(path: &Path, pixels_max: u64) -> Result<(Input, u32), TaskError> {
+    let mut head = Vec::with_capacity(SNIFF_BYTES);
+    File::open(path)?.take(SNIFF_BYTES as u64).read_to_end(&mut head)?;
+    let demuxer = sniff(&head)?.name();
+    if head.len() < FILE_BYTES_MIN {
+        let detail = format!("The file has {} bytes, too few to hold a picture.", head.len());
+        return Err(TaskError::rejected(MediaProblem::NotMedia, detail));
+    }
+    let options: Dictionary = [
+        ("protocol_whitelist", "file"),
+        ("format_whitelist", demuxer),
+        ("codec_whitelist", codecs::DECODERS),
+        ("max_streams", STREAMS_MAX),
+        ("enable_drefs", "0"),
+        ("use_absolute_path", "0"),
+    ]
+    .into_iter()
+    .collect();
+    let mut input = ffi::open_header(path, demuxer, options).map_err(unreadable_header)?;
+    for stream in input.streams().filter(|s| s.parameters().medium() == media::Type::Video) {
+        let header = ffi::stream_header(&stream);
+        judge::pixels(header.width, header.height, pixels_max)?;
+    }
+    let pixels_max = pixels_max.min(i32::MAX as u64).to_string();
+    // One thread: these decoders live for a few packets.
+    let codec_options = [("max_pixels", pixels_max.as_str()), ("threads", "1")];
+    ffi::find_stream_info(&mut input, &codec_options).map_err(|e| error::reading(e, "start of the file"))?;
+    let streams = input.nb_streams();
+    Ok((input, streams))
+}
+
+fn unreadable_header(error: Error) -> TaskError {
+    match error {
+        Error::InvalidData | Error::Eof => TaskError::rejected(
+            MediaProblem::Unreadable,
+            "The file starts like a video, but its index is missing or damaged: it was never finished, or it was cut off.",
+        ),
+        error => error::reading(error, "header of the file"),
+    }
+}
+
+/// The first default video track with more than a still, and the first default audio track.
+fn choose(input: &Input) -> Result<Chosen, TaskError> {
+    let video = preferred(input, media::Type::Video).ok_or_else(|| {
+        TaskError::rejected(MediaProblem::NoVideo, "The file has no video track.".to_owned())
+    })?;
+    let mut warnings = Vec::new();
+    let audio = preferred(input, media::Type::Audio).filter(|(_, header)| {
+        // A track without a description cannot be anything; one that is described but unknown is judged.
+        let described = header.codec != Id::None || !header.tag.is_empty();
+        if !described {
+            warnings.push("The sound was left out: its track has no description.".to_owned());
+        }
+        described
+    });
+    Ok(Chosen { video, audio, warnings })
+}
+
+fn preferred(input: &Input, kind: media::Type) -> Option<(usize, StreamHeader)> {
+    let candidates: Vec<Stream> = input
+        .streams()
+        .filter(|stream| stream.parameters().medium() == kind && !is_picture_attachment(stream))
+        .collect();
+    let moving = |stream: &&Stream| kind != media::Type::Video || stream.frames() != 1;
+    let default = |stream: &&Stream| stream.disposition().contains(Disposition::DEFAULT);
+    let best = candidates.iter().find(|stream| moving(stream) && default(stream));
+    let stream = best.or_else(|| candidates.iter().find(moving)).or_else(|| candidates.first())?;
+    Some((stream.index(), ffi::stream_header(stream)))
+}
+
+fn is_picture_attachment(stream: &Stream) -> bool {
+    stream.disposition().intersects(Disposition::ATTACHED_PIC)
+}
+
+impl SourceFacts {
+    /// Whether a packet of [`reopen`] belongs to the film: not cut away, not past what is whole.
+    pub fn wanted(&self, packet: &Packet) -> bool {
+        if packet.stream() == self.video.stream_index {
+            let shown = |pts| self.video.frame_times.binary_search(&self.video.clock.ticks(pts)).is_ok();
+            return packet.pts().or(packet.dts()).is_some_and(shown);
+        }
+        let Some(audio) = self.audio.as_ref().filter(|audio| audio.stream_index == packet.stream()) else {
+            return false;
+        };
+        let Some(start) = packet.pts().map(|pts| audio.clock.ticks(pts)) else { return false };
+        let whole = self.whole_until_s.is_none_or(|until_s| audio.clock.seconds(start) < until_s);
+        // Priming before the film's start is cut by an edit list; anywhere else it would be heard.
+        let heard = audio.start <= 0 || start + audio.clock.length(packet.duration().max(1)) > audio.start;
+        whole && heard
+    }
 }
 
 impl VideoFacts {

@@ -1,0 +1,239 @@
+//! The sound that the rungs share, encoded once: AAC-LC 48 kHz, stereo 128 kbit/s or mono 64 kbit/s; AAC-LC that
+//! fits is copied. The distance to the pictures is kept.
+
+use std::path::Path;
+
+use domain::ObjectFile;
+use domain::task::OutputFile;
+use ffmpeg_next::codec::packet::Packet;
+use ffmpeg_next::codec::{self, Flags};
+use ffmpeg_next::filter::{self, Graph};
+use ffmpeg_next::format::Sample;
+use ffmpeg_next::format::sample::Type;
+use ffmpeg_next::frame::Audio;
+use ffmpeg_next::util::error::EAGAIN;
+use ffmpeg_next::{ChannelLayout, Error, Rational};
+
+use crate::chunk_file::{ChunkWriter, output_file};
+use crate::decode::Decoder;
+use crate::progress::Progress;
+use crate::source::{self, AudioFacts, Opened};
+use crate::{TaskError, judge};
+
+const RATE_HZ: u32 = 48_000;
+const STEREO_BPS: usize = 128_000;
+const MONO_BPS: usize = 64_000;
+/// Samples in one AAC frame.
+const FRAME_SAMPLES: u32 = 1024;
+
+/// Writes `chunk.audio.mp4` into `output`.
+pub fn encode_audio(input: &Path, output: &Path, progress: &Progress) -> Result<Vec<OutputFile>, TaskError> {
+    let opened = source::open(input, &judge::ALREADY_JUDGED)?;
+    let audio = opened.facts.audio.clone().ok_or_else(|| anyhow::anyhow!("the source has no sound"))?;
+    let path = output.join(ObjectFile::ChunkAudio.to_string());
+    if audio.fits_as_is {
+        copy(opened, &audio, &path, progress)?
+    } else {
+        encode(opened, &audio, &path, progress)?
+    };
+    Ok(vec![output_file(output, ObjectFile::ChunkAudio)?])
+}
+
+fn copy(mut opened: Opened, audio: &AudioFacts, path: &Path, progress: &Progress) -> Result<(), TaskError> {
+    let stream = opened.input.stream(audio.stream_index).ok_or(Error::StreamNotFound)?;
+    let mut writer = ChunkWriter::create(path, stream.parameters(), audio.sample_rate)?;
+    let mut last_dts = i64::MIN;
+    for (_, mut packet) in opened.input.packets() {
+        let Some(pts) = packet.pts().filter(|_| packet.stream() == audio.stream_index) else { continue };
+        let time = audio.clock.ticks(pts);
+        // Rounded timestamps of other containers may repeat; a track's may not.
+        if !opened.facts.wanted(&packet) || time <= last_dts {
+            continue;
+        }
+        last_dts = time;
+        packet.set_pts(Some(time));
+        packet.set_dts(Some(time));
+        packet.set_duration(i64::from(FRAME_SAMPLES));
+        writer.write(packet)?;
+        progress.report(time as f64 / audio.end.max(1) as f64);
+    }
+    writer.finish(None)
+}
+
+fn encode(mut opened: Opened, audio: &AudioFacts, path: &Path, progress: &Progress) -> Result<(), TaskError> {
+    let stream = opened.input.stream(audio.stream_index).ok_or(Error::StreamNotFound)?;
+    let mut decoder = Decoder::open(&stream, 1, 0)?;
+    let start = audio.clock.seconds(audio.start);
+    let start = (start * f64::from(RATE_HZ)).round() as i64;
+    let mut sound = Sound { resampler: None, encoder: AudioEncoder::open(audio.channels, start, path)? };
+    let until = opened.facts.whole_until_s.map(|until_s| (until_s * f64::from(audio.sample_rate)) as i64);
+    for (_, packet) in opened.input.packets() {
+        if packet.stream() != audio.stream_index {
+            continue;
+        }
+        decoder.send(&packet)?;
+        let time = sound.receive(&mut decoder, audio, until)?;
+        progress.report(time.unwrap_or(0) as f64 / audio.end.max(1) as f64);
+    }
+    decoder.send_end()?;
+    sound.receive(&mut decoder, audio, until)?;
+    sound.finish()
+}
+
+/// Decoded samples on their way to the encoder.
+struct Sound {
+    /// Built for the layout, rate and format of the first frame; built anew when they change.
+    resampler: Option<(Layout, Graph)>,
+    encoder: AudioEncoder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Layout {
+    rate: u32,
+    format: Sample,
+    channels: ChannelLayout,
+}
+
+impl Sound {
+    /// Takes what the decoder has; returns the film time of the last frame.
+    fn receive(
+        &mut self,
+        decoder: &mut Decoder,
+        audio: &AudioFacts,
+        until: Option<i64>,
+    ) -> Result<Option<i64>, TaskError> {
+        let mut frame = Audio::empty();
+        let mut last = None;
+        while decoder.receive(&mut frame)? {
+            let Some(time) = frame.timestamp().map(|timestamp| audio.clock.ticks(timestamp)) else {
+                continue;
+            };
+            if until.is_some_and(|until| time >= until) || frame.rate() == 0 || frame.channels() == 0 {
+                continue;
+            }
+            last = Some(time);
+            frame.set_pts(Some(time));
+            self.push(&mut frame, audio.clock.timescale)?;
+        }
+        Ok(last)
+    }
+
+    fn push(&mut self, frame: &mut Audio, timescale: u32) -> Result<(), TaskError> {
+        if frame.channel_layout().bits() == 0 {
+            frame.set_channel_layout(ChannelLayout::default(i32::from(frame.channels())));
+        }
+        let layout = Layout { rate: frame.rate(), format: frame.format(), channels: frame.channel_layout() };
+        if self.resampler.as_ref().is_none_or(|(built, _)| *built != layout) {
+            self.flush()?;
+            self.resampler = Some((layout, build(layout, timescale, self.encoder.layout)?));
+        }
+        let (_, graph) = self.resampler.as_mut().expect("built just above when there was none");
+        context(graph, "in")?.source().add(frame)?;
+        self.pull()
+    }
+
+    fn flush(&mut self) -> Result<(), TaskError> {
+        if let Some((_, graph)) = self.resampler.as_mut() {
+            context(graph, "in")?.source().flush()?;
+            self.pull()?;
+            self.resampler = None;
+        }
+        Ok(())
+    }
+
+    fn pull(&mut self) -> Result<(), TaskError> {
+        let Some((_, graph)) = self.resampler.as_mut() else { return Ok(()) };
+        let mut sink = context(graph, "out")?;
+        loop {
+            let mut frame = Audio::empty();
+            match sink.sink().frame(&mut frame) {
+                Ok(()) => self.encoder.encode(&frame)?,
+                Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<(), TaskError> {
+        self.flush()?;
+        self.encoder.finish()
+    }
+}
+
+fn context(graph: &mut Graph, name: &str) -> Result<filter::Context, TaskError> {
+    graph.get(name).ok_or_else(|| anyhow::anyhow!("the filter graph has no `{name}`").into())
+}
+
+/// Gaps are filled with silence and overlaps cut, so that sample counts and timestamps agree.
+fn build(from: Layout, timescale: u32, to: ChannelLayout) -> Result<Graph, TaskError> {
+    let find = |name: &str| filter::find(name).ok_or(Error::FilterNotFound);
+    let mut graph = Graph::new();
+    let arguments = format!(
+        "time_base=1/{timescale}:sample_rate={}:sample_fmt={}:channel_layout=0x{:x}",
+        from.rate,
+        from.format.name(),
+        from.channels.bits()
+    );
+    graph.add(&find("abuffer")?, "in", &arguments)?;
+    graph.add(&find("abuffersink")?, "out", "")?;
+    let chain = format!(
+        "[in]aresample={RATE_HZ}:async=1:min_hard_comp=0.02,\
+         aformat=sample_fmts=fltp:sample_rates={RATE_HZ}:channel_layouts=0x{:x},\
+         asetnsamples=n={FRAME_SAMPLES}:p=0[out]",
+        to.bits()
+    );
+    graph.output("in", 0)?.input("out", 0)?.parse(&chain)?;
+    graph.validate()?;
+    Ok(graph)
+}
+
+struct AudioEncoder {
+    encoder: codec::encoder::audio::Encoder,
+    /// First sample that is heard, in film ticks of the encoder's rate.
+    start: i64,
+    writer: ChunkWriter,
+    layout: ChannelLayout,
+}
+
+impl AudioEncoder {
+    fn open(channels: u32, start: i64, path: &Path) -> Result<Self, TaskError> {
+        let (layout, bit_rate) =
+            if channels == 1 { (ChannelLayout::MONO, MONO_BPS) } else { (ChannelLayout::STEREO, STEREO_BPS) };
+        let aac = codec::encoder::find_by_name("aac").ok_or(Error::EncoderNotFound)?;
+        let mut audio = codec::Context::new_with_codec(aac).encoder().audio()?;
+        audio.set_rate(RATE_HZ as i32);
+        audio.set_format(Sample::F32(Type::Planar));
+        audio.set_channel_layout(layout);
+        audio.set_bit_rate(bit_rate);
+        audio.set_time_base(Rational::new(1, RATE_HZ as i32));
+        audio.set_flags(Flags::GLOBAL_HEADER);
+        let encoder = audio.open_as(aac)?;
+        let writer = ChunkWriter::create(path, codec::Parameters::from(&encoder), RATE_HZ)?;
+        Ok(AudioEncoder { encoder, start, writer, layout })
+    }
+
+    /// `frame` is in ticks of the encoder's rate.
+    fn encode(&mut self, frame: &Audio) -> Result<(), TaskError> {
+        self.encoder.send_frame(frame)?;
+        self.write_ready()
+    }
+
+    fn finish(mut self) -> Result<(), TaskError> {
+        self.encoder.send_eof()?;
+        self.write_ready()?;
+        self.writer.finish(None)
+    }
+
+    fn write_ready(&mut self) -> Result<(), TaskError> {
+        loop {
+            let mut packet = Packet::empty();
+            match self.encoder.receive_packet(&mut packet) {
+                // Priming is cut by the edit list at the start of the film; a track that starts later goes without.
+                Ok(()) if self.start > 0 && packet.pts().is_some_and(|pts| pts < self.start) => {}
+                Ok(()) => self.writer.write(packet)?,
+                Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
