@@ -7,7 +7,7 @@ import { DropZone } from './drop';
 import { h } from './dom';
 import { Feed } from './feed';
 import { session } from './session';
-import type { UploadQueue } from './upload';
+import type { Upload, UploadQueue } from './upload';
 
 export function homeView(uploads: UploadQueue, signal: AbortSignal): HTMLElement {
   const user = session.user;
@@ -60,10 +60,10 @@ function ownFeed(
     },
     settle,
   );
-  const shown = new Set<unknown>();
+  const shown = new Set<Upload>();
   const showNew = (): void => {
     for (const upload of uploads.all.toReversed()) {
-      if (shown.has(upload)) continue;
+      if (upload.owner !== user || shown.has(upload)) continue;
       shown.add(upload);
       feed.element.querySelector(`[data-video="${upload.video?.id ?? 'none'}"]`)?.remove();
       feed.prepend(new VideoCard(context, null, upload).element);

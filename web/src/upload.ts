@@ -3,6 +3,7 @@
 import * as api from './api';
 import * as format from './format';
 import { Problem } from './problem';
+import { session } from './session';
 
 /** More at once would only share the same line, and take connections away from the rest of the page. */
 const AT_ONCE_MAX = 2;
@@ -15,6 +16,8 @@ export type UploadState = 'waiting' | 'sending' | 'storing' | 'sent' | 'failed' 
 /** One file on its way. Fires `change` whenever one of its fields did. */
 export class Upload extends EventTarget {
   readonly title: string;
+  /** Whose list it belongs in, should someone else sign in meanwhile. */
+  readonly owner = session.user?.id ?? null;
   state: UploadState = 'waiting';
   sent_bytes = 0;
   bytes_per_s = 0;
