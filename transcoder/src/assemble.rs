@@ -11,18 +11,23 @@ use ffmpeg_next::packet::Packet;
 use ffmpeg_next::{Rational, format};
 
 use crate::error::TaskError;
+use crate::progress::Progress;
 use crate::rendition::{self, RenditionParts};
 use crate::track::{Cuts, TrackSpec, TrackWriter, starts_in};
 use crate::verify::{self, Pictures};
 use crate::{ffi_mux, film_clock, timing};
 
-/// Makes every rung of the plan from its chunks: `chunks[rung][chunk]`. `progress` hears a rising fraction.
+/// Fractions of the work on one rung at which its chunks are joined and its files are written.
+const JOINED: f64 = 0.6;
+const PACKAGED: f64 = 0.7;
+
+/// Makes every rung of the plan from its chunks: `chunks[rung][chunk]`. `progress` hears how far it is.
 pub fn assemble(
     chunks: &[Vec<PathBuf>],
     audio: Option<&Path>,
     output: &Path,
     plan: &Plan,
-    progress: &mut dyn FnMut(f64),
+    progress: &Progress,
 ) -> Result<Vec<RenditionOutput>, TaskError> {
     check_inputs(chunks, audio, plan)?;
     if let Some(audio) = audio {
@@ -30,14 +35,17 @@ pub fn assemble(
     }
     let mut renditions = Vec::with_capacity(plan.rungs.len());
     for (number, (rung, chunks)) in plan.rungs.iter().zip(chunks).enumerate() {
-        progress(number as f64 / plan.rungs.len() as f64);
-        join(chunks, rung, output, plan).with_context(|| format!("join the chunks of {}", rung.name))?;
+        let share = 1.0 / plan.rungs.len() as f64;
+        let report = |fraction: f64| progress.report((number as f64 + fraction) * share);
+        join(chunks, rung, output, plan, &report)
+            .with_context(|| format!("join the chunks of {}", rung.name))?;
+        report(PACKAGED);
         let rendition = rendition::package(&parts(rung, audio.is_some(), plan), output)?;
         verify::rendition(&rendition, &plan.boundaries, &plan.expected, Pictures::Encoded)?;
         renditions.push(rendition);
     }
     verify::aligned(&renditions)?;
-    progress(1.0);
+    progress.report(1.0);
     Ok(renditions.into_iter().map(|rendition| rendition.output).collect())
 }
 
@@ -72,7 +80,13 @@ fn parts(rung: &Rung, has_audio: bool, plan: &Plan) -> RenditionParts {
 
 /// Joins the chunks of one rung. Their pictures keep their presentation times; decoding times are made anew
 /// from the order, for the delay of one chunk need not be that of the next.
-fn join(chunks: &[PathBuf], rung: &Rung, output: &Path, plan: &Plan) -> anyhow::Result<()> {
+fn join(
+    chunks: &[PathBuf],
+    rung: &Rung,
+    output: &Path,
+    plan: &Plan,
+    report: &dyn Fn(f64),
+) -> anyhow::Result<()> {
     let timescale = plan.boundaries.timescale;
     let mut pts = Vec::new();
     let mut parameters: Option<ffmpeg_next::codec::Parameters> = None;
@@ -94,6 +108,7 @@ fn join(chunks: &[PathBuf], rung: &Rung, output: &Path, plan: &Plan) -> anyhow::
         display_matrix: None,
         first_pts: *pts.first().context("no pictures")?,
     };
+    let pictures = pts.len() as f64;
     let mut dts = timing::decode_times(&pts).into_iter();
     let mut cuts = Cuts::of_pictures(starts_in(&plan.boundaries, timescale));
     let file = ObjectFile::Track(rung.name, TrackKind::Video);
@@ -102,6 +117,7 @@ fn join(chunks: &[PathBuf], rung: &Rung, output: &Path, plan: &Plan) -> anyhow::
         for packet in packets(&mut open(chunk)?, timescale) {
             let mut packet = packet?;
             let pts = packet.pts().context("a picture without a presentation time")?;
+            report(JOINED * (1.0 - dts.len() as f64 / pictures));
             packet.set_dts(dts.next());
             let starts_fragment = cuts.at_keyframe(pts, packet.is_key());
             writer.write(packet, starts_fragment)?;
@@ -162,4 +178,4 @@ fn packets(input: &mut Input, timescale: u32) -> impl Iterator<Item = anyhow::Re
 
 #[cfg(test)]
 #[path = "assemble_tests.rs"]
-mod tests;
+pub mod tests;

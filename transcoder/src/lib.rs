@@ -2,7 +2,7 @@
 //! [`domain::task::Task`] on standard input, [`domain::task::Event`] lines on standard output.
 //!
 //! Pictures in: [`sniff`] → [`source`] (open, choose streams, measure) → [`judge`] → [`plan`] → encode.
-//! Bytes out: `original` (stream copy) or [`assemble`] (chunks joined) → [`track`] → [`track_index`] →
+//! Bytes out: [`original`] (stream copy) or [`assemble`] (chunks joined) → [`track`] → [`track_index`] →
 //! [`rendition`] (with its [`progressive`] head) → [`verify`].
 
 pub mod assemble;
@@ -24,6 +24,7 @@ pub mod filters;
 pub mod frame_times;
 pub mod judge;
 pub mod orientation;
+pub mod original;
 pub mod picture;
 pub mod plan;
 pub mod probe;
