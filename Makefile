@@ -42,11 +42,11 @@ bench: ## comparisons with peers; results go to bench/results/
 
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test
-	SLUICE_KILLS=50 cargo nextest run -p sluice --test kills --run-ignored all --no-capture
+	SLUICE_TEST_KILLS=50 cargo nextest run --workspace -E "test(kills::)" --no-capture
 
 campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/
 	@scripts/setup test
-	SLUICE_MEMORY_BYTES=2147483648 cargo nextest run -p sluice --test memory --run-ignored all --no-capture
+	SLUICE_TEST_MEMORY_BYTES=2147483648 cargo nextest run --workspace -E "test(memory::)" --no-capture
 
 clean: ## remove what was built; the data directory stays
 	cargo clean

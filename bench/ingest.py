@@ -42,7 +42,8 @@ class Server:
 
     def __init__(self, folder):
         environment = {"PATH": os.environ["PATH"], "SLUICE_DATA_DIR": f"{folder}/data", "SLUICE_LISTEN": "127.0.0.1:0",
-                       "SLUICE_OPS_LISTEN": "127.0.0.1:0"}
+                       "SLUICE_OPS_LISTEN": "127.0.0.1:0", "SLUICE_REQUESTS_PER_S_PER_CLIENT": "0",
+                       "SLUICE_REQUESTS_PER_S_PER_USER": "0"}
         self.log = open(f"{folder}/log", "w+")
         self.process = subprocess.Popen([BINARY], env=environment, stdout=self.log, stderr=self.log, cwd=folder)
         deadline = time.monotonic() + 30

@@ -1,1 +1,43 @@
+//! Every SQL statement and every migration. Other crates see nouns and compound commits, never a row.
+//!
+//! A statement's first line is its name; it stands inline above the mapping of its rows. Reads go to the
+//! readers, writes to the one writer; a compound commit is one function and one transaction.
 
+mod attempts;
+mod catalog;
+mod check;
+mod comments;
+mod deletions;
+mod dialect;
+mod error;
+mod job_endings;
+mod jobs;
+mod objects;
+mod publications;
+mod publishing;
+mod queue;
+mod row;
+mod sessions;
+mod uploads;
+mod users;
+mod video_edits;
+mod video_moves;
+mod videos;
+
+pub use attempts::{Attempt, AttemptState};
+pub use catalog::Catalog;
+pub use check::Violation;
+pub use comments::{Comment, NewComment};
+pub use deletions::{CancelDeletion, DeleteVideo, Deletion, NewDeletion, Purge};
+pub use error::{FencedError, SqlError};
+pub use job_endings::RetryJob;
+pub use jobs::{Claim, Job, Lease};
+pub use objects::{NewObject, StoredObject};
+pub use publications::{Publication, PublishedRendition, Watchable};
+pub use publishing::{IngestCommit, OriginalPublished, RenditionsPublished};
+pub use queue::{JobRow, QueueDepth};
+pub use sessions::NewSession;
+pub use uploads::{BeginUpload, CompleteUpload, CompletedUpload, Source};
+pub use users::{CreateUser, Credentials, NewUser, UpdateUser, User, UserPatch};
+pub use video_edits::{NewVideo, VideoPatch};
+pub use videos::{Audience, Author, Failure, Progress, Rendition, Video, VideoCursor, VideoFilter};

@@ -10,8 +10,8 @@ pub enum SettingsError {
     Unknown { name: String, origin: Origin, suggestion: Option<String> },
     #[error("{name} = \"{value}\" (from {origin}): allowed is {allowed}")]
     Invalid { name: String, value: String, origin: Origin, allowed: String },
-    #[error("{name} and {name}_FILE are both set: keep one of them")]
-    Twice { name: String },
+    #[error("{name} and {other} are both set and mean the same: keep one of them")]
+    Twice { name: String, other: String },
     #[error("{name} = \"{path}\": the file cannot be read: {source}", path = path.display())]
     SecretFile { name: String, path: PathBuf, source: std::io::Error },
     #[error("{path}: the settings file cannot be read: {source}", path = path.display())]

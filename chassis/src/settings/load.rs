@@ -7,6 +7,8 @@ use super::{Origin, ServiceName, Setting, Settings, SettingsError, TABLE};
 
 /// Names that begin like ours and are read by others: the build and the tests.
 const OTHERS: [&str; 2] = ["SLUICE_TEST_", "SLUICE_BENCH_"];
+/// Of an admin whose password is set and whose name is not.
+const ADMIN_USERNAME: &str = "admin";
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 impl Settings {
@@ -25,6 +27,9 @@ impl Settings {
             settings.read_file(path)?;
         }
         settings.read_env(env)?;
+        if settings.admin_password.is_some() {
+            settings.admin_username.get_or_insert_with(|| ADMIN_USERNAME.to_owned());
+        }
         settings.check_together()?;
         Ok(settings)
     }
@@ -60,7 +65,9 @@ impl Settings {
         flatten("", &table, &mut values);
         for (key, value) in values {
             let origin = Origin::File(path.to_owned());
-            let Some(setting) = TABLE.iter().find(|setting| setting.key == key) else {
+            let Some(setting) =
+                TABLE.iter().find(|setting| setting.key == key || setting.short_key() == Some(&key))
+            else {
                 let suggestion = closest(&key, TABLE.iter().map(|setting| setting.key.to_owned()));
                 return Err(SettingsError::Unknown { name: key, origin, suggestion });
             };
@@ -79,12 +86,13 @@ impl Settings {
                 let suggestion = closest(name, TABLE.iter().map(Setting::env));
                 return Err(SettingsError::Unknown { name: name.clone(), origin, suggestion });
             };
-            if *name == setting.env() {
+            let other = env.keys().find(|other| *other != name && is_name_of(setting, other));
+            if let Some(other) = other {
+                return Err(SettingsError::Twice { name: name.clone(), other: other.clone() });
+            }
+            if !name.ends_with("_FILE") {
                 self.set(setting, value, origin)?;
                 continue;
-            }
-            if env.contains_key(&setting.env()) {
-                return Err(SettingsError::Twice { name: setting.env() });
             }
             let secret = read_secret(name, Path::new(value))?;
             self.set(setting, secret.trim_end_matches(['\r', '\n']), origin)?;
@@ -96,11 +104,8 @@ impl Settings {
     fn check_together(&self) -> Result<(), SettingsError> {
         let conflict =
             |name, reason| Err(SettingsError::Conflict { name, origin: self.origin(name), reason });
-        if self.admin_username.is_some() != self.admin_password.is_some() {
-            return conflict(
-                "admin_username",
-                "admin_username and admin_password are set together or not at all",
-            );
+        if self.admin_username.is_some() && self.admin_password.is_none() {
+            return conflict("admin_username", "admin_password is missing: set both, or only admin_password");
         }
         if self.admin_username.as_ref().is_some_and(|name| name.parse::<domain::Username>().is_err()) {
             return conflict("admin_username", "3 to 32 characters of a-z, 0-9, _ and .");
@@ -110,10 +115,13 @@ impl Settings {
             return conflict("admin_password", "8 to 128 characters");
         }
         if self.jobs.heartbeat_s * 2 > self.jobs.lease_s {
-            return conflict("heartbeat_s", "at most half of lease_s, or one late heartbeat loses the job");
+            return conflict(
+                "jobs.heartbeat_s",
+                "at most half of lease_s, or one late heartbeat loses the job",
+            );
         }
         if self.jobs.retry_base_ms > self.jobs.retry_max_ms {
-            return conflict("retry_base_ms", "at most retry_max_ms");
+            return conflict("jobs.retry_base_ms", "at most retry_max_ms");
         }
         Ok(())
     }
@@ -122,7 +130,9 @@ impl Settings {
 /// A setting is known in the environment by its name, a secret one also by its name with `_FILE`.
 fn is_name_of(setting: &Setting, name: &str) -> bool {
     let env = setting.env();
-    name == env || setting.secret && name.strip_suffix("_FILE") == Some(&env)
+    name == env
+        || setting.short_env().is_some_and(|short| name == short)
+        || setting.secret && name.strip_suffix("_FILE") == Some(&env)
 }
 
 fn name_in(origin: &Origin, setting: &Setting) -> String {

@@ -245,6 +245,27 @@ impl Settings {
         }
     }
 
+    /// The SQLite file of the embedded default.
+    pub fn database_file(&self) -> PathBuf {
+        self.data_dir.join("sluice.db")
+    }
+
+    /// The objects of the embedded default.
+    pub fn objects_dir(&self) -> PathBuf {
+        let named = self.store.as_deref().and_then(|store| store.strip_prefix("disk:"));
+        named.map_or_else(|| self.data_dir.join("objects"), PathBuf::from)
+    }
+
+    /// The key pair of the embedded default.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.data_dir.join("keys")
+    }
+
+    /// Files that media work needs while it runs; nothing in it survives a start.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.data_dir.join("scratch")
+    }
+
     /// Where the value of `key` came from.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)

@@ -4,8 +4,8 @@ use super::{Setting, TABLE};
 
 const HEAD: &str = "\
 # Settings of Sluice. Every one is shown with its default; take away the `#` before a name to change it.
-# The environment wins over this file: `lease_s` is SLUICE_LEASE_S there, `pixels_max` in [media] is
-# SLUICE_MEDIA_PIXELS_MAX. A secret can be read from a file: SLUICE_ADMIN_PASSWORD_FILE=/run/secrets/admin.
+# The environment wins over this file: `session_s` is SLUICE_SESSION_S there, `pixels_max` in [media] is
+# SLUICE_MEDIA_PIXELS_MAX; the words LIMITS and JOBS may be left out. A secret can be read from a file: SLUICE_ADMIN_PASSWORD_FILE=/run/secrets/admin.
 ";
 const WIDTH: usize = 100;
 

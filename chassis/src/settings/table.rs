@@ -5,7 +5,7 @@ use super::value::{Url, Value};
 
 /// A row of the table.
 pub struct Setting {
-    /// As in the file: `lease_s`, or `media.pixels_max` for `pixels_max` in section `[media]`.
+    /// As in the file: `listen`, or `media.pixels_max` for `pixels_max` in section `[media]`.
     pub key: &'static str,
     /// `None`: unset.
     pub default: Option<&'static str>,
@@ -20,9 +20,22 @@ pub struct Setting {
 impl Setting {
     /// The environment's name for it.
     pub fn env(&self) -> String {
-        let name = self.key.to_ascii_uppercase().replace('.', "_");
-        if self.key.starts_with("database_") { name } else { format!("SLUICE_{name}") }
+        env_of(self.key)
     }
+
+    /// `[limits]` and `[jobs]` are only there to bring order into the file: their settings are known without them too.
+    pub(super) fn short_key(&self) -> Option<&'static str> {
+        self.key.strip_prefix("limits.").or_else(|| self.key.strip_prefix("jobs."))
+    }
+
+    pub(super) fn short_env(&self) -> Option<String> {
+        self.short_key().map(env_of)
+    }
+}
+
+fn env_of(key: &str) -> String {
+    let name = key.to_ascii_uppercase().replace('.', "_");
+    if key.starts_with("database_") { name } else { format!("SLUICE_{name}") }
 }
 
 macro_rules! setting {
@@ -115,9 +128,9 @@ pub static TABLE: &[Setting] = &[
         "admin_username",
         admin_username,
         None,
-        "With admin_password: this admin is created or updated at every start. Without: the first start prints a one-time link."
+        "Name of the admin that admin_password makes. Default: admin."
     ),
-    setting!("admin_password", admin_password, None, "See admin_username. 8 to 128 characters."; secret),
+    setting!("admin_password", admin_password, None, "With it an admin is created or updated at every start; without it the first start prints a one-time link. 8 to 128 characters."; secret),
     setting!(
         "signing_key",
         signing_key,
@@ -157,77 +170,77 @@ pub static TABLE: &[Setting] = &[
     setting!("upload_token_s", upload_token_s, Some("86400"),
         "An upload may begin this long after its video was created, in seconds; then the video expires.", check duration_s),
     setting!("setup_token_s", setup_token_s, Some("1800"), "The first start's one-time link lasts this long, in seconds.", check duration_s),
-    setting!("upload_bytes_max", limits.upload_bytes_max, Some("10737418240"), "Largest upload, in bytes.", check positive),
-    setting!("json_bytes_max", limits.json_bytes_max, Some("65536"), "Largest JSON body, in bytes.", check positive),
-    setting!("uri_bytes_max", limits.uri_bytes_max, Some("8192"), "Longest request target, in bytes.", check positive),
-    setting!("header_bytes_max", limits.header_bytes_max, Some("16384"), "Largest request head, in bytes.", check positive),
-    setting!("header_read_s_max", limits.header_read_s_max, Some("10"),
+    setting!("limits.upload_bytes_max", limits.upload_bytes_max, Some("10737418240"), "Largest upload, in bytes.", check positive),
+    setting!("limits.json_bytes_max", limits.json_bytes_max, Some("65536"), "Largest JSON body, in bytes.", check positive),
+    setting!("limits.uri_bytes_max", limits.uri_bytes_max, Some("8192"), "Longest request target, in bytes.", check positive),
+    setting!("limits.header_bytes_max", limits.header_bytes_max, Some("16384"), "Largest request head, in bytes.", check positive),
+    setting!("limits.header_read_s_max", limits.header_read_s_max, Some("10"),
         "A request head must be complete this soon after its first byte, in seconds.", check duration_s),
-    setting!("first_byte_s_max", limits.first_byte_s_max, Some("10"),
+    setting!("limits.first_byte_s_max", limits.first_byte_s_max, Some("10"),
         "A new connection must send its first byte this soon, in seconds.", check duration_s),
-    setting!("idle_s_max", limits.idle_s_max, Some("75"),
+    setting!("limits.idle_s_max", limits.idle_s_max, Some("75"),
         "A connection may wait this long for its next request, in seconds; longer than proxies keep theirs.", check duration_s),
-    setting!("connections_max", limits.connections_max, Some("10000"), "Open connections at once.", check positive),
-    setting!("body_stall_s_max", limits.body_stall_s_max, Some("30"), "A request body may pause this long, in seconds.", check duration_s),
+    setting!("limits.connections_max", limits.connections_max, Some("10000"), "Open connections at once.", check positive),
+    setting!("limits.body_stall_s_max", limits.body_stall_s_max, Some("30"), "A request body may pause this long, in seconds.", check duration_s),
     setting!(
-        "body_bytes_per_s_min",
+        "limits.body_bytes_per_s_min",
         limits.body_bytes_per_s_min,
         Some("1024"),
         "A request body must keep up this rate on average while we wait for it, in bytes a second. 0: any."
     ),
-    setting!("write_stall_s_max", limits.write_stall_s_max, Some("30"),
+    setting!("limits.write_stall_s_max", limits.write_stall_s_max, Some("30"),
         "A client must take some of its answer this often, in seconds.", check duration_s),
     setting!(
-        "drain_s_max",
+        "limits.drain_s_max",
         limits.drain_s_max,
         Some("30"),
         "At shutdown, requests in flight get this long to finish, in seconds."
     ),
-    setting!("streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
-    setting!("uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
-    setting!("event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
+    setting!("limits.streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
+    setting!("limits.uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
+    setting!("limits.event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
     setting!(
-        "requests_per_s_per_client",
+        "limits.requests_per_s_per_client",
         limits.requests_per_s_per_client,
         Some("50"),
         "Requests a second of one client address in the long run; watching does not count. 0: any."
     ),
-    setting!("requests_burst_per_client", limits.requests_burst_per_client, Some("200"),
+    setting!("limits.requests_burst_per_client", limits.requests_burst_per_client, Some("200"),
         "Requests of one client address at once.", check positive),
     setting!(
-        "requests_per_s_per_user",
+        "limits.requests_per_s_per_user",
         limits.requests_per_s_per_user,
         Some("50"),
         "Requests a second of one user in the long run; watching does not count. 0: any."
     ),
-    setting!("requests_burst_per_user", limits.requests_burst_per_user, Some("200"), "Requests of one user at once.", check positive),
+    setting!("limits.requests_burst_per_user", limits.requests_burst_per_user, Some("200"), "Requests of one user at once.", check positive),
     setting!(
-        "logins_per_minute_per_client",
+        "limits.logins_per_minute_per_client",
         limits.logins_per_minute_per_client,
         Some("30"),
         "Logins a minute of one client address, failed ones included. 0: any."
     ),
     setting!(
-        "registrations_per_hour_per_client",
+        "limits.registrations_per_hour_per_client",
         limits.registrations_per_hour_per_client,
         Some("100"),
         "New accounts an hour of one client address. 0: any."
     ),
-    setting!("lease_s", jobs.lease_s, Some("20"),
+    setting!("jobs.lease_s", jobs.lease_s, Some("20"),
         "A job belongs to its worker this long without a heartbeat, in seconds.", check duration_s),
-    setting!("heartbeat_s", jobs.heartbeat_s, Some("5"), "A worker renews its leases this often, in seconds.", check duration_s),
-    setting!("attempts_max", jobs.attempts_max, Some("5"), "A job is tried this often before it is given up.", check positive),
-    setting!("retry_base_ms", jobs.retry_base_ms, Some("1000"), "Wait before the second attempt at most, in milliseconds; doubled for each further one.", check positive),
-    setting!("retry_max_ms", jobs.retry_max_ms, Some("60000"), "Longest wait between attempts, in milliseconds.", check positive),
-    setting!("encode_slots", jobs.encode_slots, None,
+    setting!("jobs.heartbeat_s", jobs.heartbeat_s, Some("5"), "A worker renews its leases this often, in seconds.", check duration_s),
+    setting!("jobs.attempts_max", jobs.attempts_max, Some("5"), "A job is tried this often before it is given up.", check positive),
+    setting!("jobs.retry_base_ms", jobs.retry_base_ms, Some("1000"), "Wait before the second attempt at most, in milliseconds; doubled for each further one.", check positive),
+    setting!("jobs.retry_max_ms", jobs.retry_max_ms, Some("60000"), "Longest wait between attempts, in milliseconds.", check positive),
+    setting!("jobs.encode_slots", jobs.encode_slots, None,
         "Encodes at once. Default: one for every two cores, at least one.", check positive),
-    setting!("ingest_slots", jobs.ingest_slots, Some("2"),
+    setting!("jobs.ingest_slots", jobs.ingest_slots, Some("2"),
         "Other jobs at once: they are short, and nothing playable waits behind an encode.", check positive),
-    setting!("poll_ms", jobs.poll_ms, Some("200"), "The dispatcher looks for due jobs this often, in milliseconds.", check positive),
-    setting!("task_s_max", jobs.task_s_max, Some("14400"), "One run of the transcoder may take this long, in seconds.", check duration_s),
-    setting!("task_memory_bytes_max", jobs.task_memory_bytes_max, Some("4294967296"),
+    setting!("jobs.poll_ms", jobs.poll_ms, Some("200"), "The dispatcher looks for due jobs this often, in milliseconds.", check positive),
+    setting!("jobs.task_s_max", jobs.task_s_max, Some("14400"), "One run of the transcoder may take this long, in seconds.", check duration_s),
+    setting!("jobs.task_memory_bytes_max", jobs.task_memory_bytes_max, Some("4294967296"),
         "Address space of one run of the transcoder, in bytes.", check positive),
-    setting!("sweep_s", jobs.sweep_s, Some("30"), "Abandoned uploads and lost attempts are looked for this often, in seconds.", check duration_s),
+    setting!("jobs.sweep_s", jobs.sweep_s, Some("30"), "Abandoned uploads and lost attempts are looked for this often, in seconds.", check duration_s),
     setting!("media.duration_s_max", media.duration_s_max, Some("7200"), "Longest film, in seconds.", check above_zero),
     setting!("media.pixels_max", media.pixels_max, Some("35389440"), "Largest picture, in pixels (8K is 33,177,600).", check positive),
     setting!("media.streams_max", media.streams_max, Some("16"), "Most streams in one file.", check positive),

@@ -31,22 +31,32 @@ fn the_environment_wins_over_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
         file.path(),
-        "lease_s = 60\npoll_ms = 10\njob_kinds = [\"encode\", \"purge\"]\n[media]\npixels_max = 9\n",
+        "poll_ms = 10\njob_kinds = [\"encode\", \"purge\"]\n[media]\npixels_max = 9\n[jobs]\nlease_s = 60\n",
     )
     .unwrap();
     let env = [("SLUICE_LEASE_S".to_owned(), "30".to_owned())];
     let settings = Settings::load(ServiceName::Scheduler, Some(file.path()), env).unwrap();
     assert_eq!((settings.jobs.lease_s, settings.jobs.poll_ms, settings.media.pixels_max), (30, 10, 9));
     assert_eq!(settings.job_kinds, [JobKind::Encode, JobKind::Purge]);
-    assert_eq!(settings.origin("lease_s").to_string(), "env SLUICE_LEASE_S");
-    assert_eq!(settings.origin("poll_ms"), Origin::File(file.path().to_owned()));
+    assert_eq!(settings.origin("jobs.lease_s").to_string(), "env SLUICE_LEASE_S");
+    assert_eq!(settings.origin("jobs.poll_ms"), Origin::File(file.path().to_owned()));
+}
+
+#[test]
+fn the_sections_limits_and_jobs_may_be_left_out() {
+    let settings = load(&[("SLUICE_UPLOAD_BYTES_MAX", "5"), ("SLUICE_JOBS_LEASE_S", "50")]).unwrap();
+    assert_eq!((settings.limits.upload_bytes_max, settings.jobs.lease_s), (5, 50));
+    assert_eq!(load_file("lease_s = 40").unwrap().jobs.lease_s, 40);
+    let said = refusal(load(&[("SLUICE_LEASE_S", "50"), ("SLUICE_JOBS_LEASE_S", "50")]));
+    assert!(said.contains("SLUICE_LEASE_S") && said.contains("SLUICE_JOBS_LEASE_S"), "{said}");
 }
 
 #[test]
 fn unknown_names_are_refused_with_a_suggestion() {
-    let said = refusal(load(&[("SLUICE_UPLOD_BYTES_MAX", "1")]));
+    let said = refusal(load(&[("SLUICE_LIMITS_UPLOD_BYTES_MAX", "1")]));
     assert!(
-        said.contains("SLUICE_UPLOD_BYTES_MAX") && said.contains("did you mean SLUICE_UPLOAD_BYTES_MAX?"),
+        said.contains("SLUICE_LIMITS_UPLOD_BYTES_MAX")
+            && said.contains("did you mean SLUICE_LIMITS_UPLOAD_BYTES_MAX?"),
         "{said}"
     );
     let said = refusal(load_file("[media]\npixel_max = 1"));
@@ -83,7 +93,7 @@ fn wrong_values_are_refused_and_named() {
 
 #[test]
 fn values_are_checked_against_each_other() {
-    assert!(refusal(load(&[("SLUICE_ADMIN_USERNAME", "root")])).contains("together"));
+    assert!(refusal(load(&[("SLUICE_ADMIN_USERNAME", "root")])).contains("admin_password is missing"));
     assert!(
         refusal(load(&[("SLUICE_ADMIN_USERNAME", "root"), ("SLUICE_ADMIN_PASSWORD", "short")]))
             .contains("8 to 128")

@@ -11,7 +11,7 @@ use crate::harness::{App, clips};
 
 #[tokio::test]
 async fn uploads_that_are_not_allowed_leave_nothing() {
-    let app = App::with(&[("SLUICE_LIMITS_UPLOAD_BYTES_MAX", "1000000")]).await;
+    let app = App::with(&[("SLUICE_UPLOAD_BYTES_MAX", "1000000")]).await;
     let (alice, mallory, anyone) = (app.user("alice").await, app.user("mallory").await, app.anonymous());
     let video = alice.create("mine").await;
     let id = video["id"].as_str().unwrap();
@@ -53,7 +53,7 @@ async fn uploads_that_are_not_allowed_leave_nothing() {
 
 #[tokio::test]
 async fn a_declared_size_that_is_too_large_is_refused_before_the_body() {
-    let app = App::with(&[("SLUICE_LIMITS_UPLOAD_BYTES_MAX", "1000000")]).await;
+    let app = App::with(&[("SLUICE_UPLOAD_BYTES_MAX", "1000000")]).await;
     let alice = app.user("alice").await;
     let video = alice.create("huge").await;
     let mut socket = connect(&app);

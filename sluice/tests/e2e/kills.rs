@@ -24,11 +24,11 @@ impl Points {
 }
 
 /// A short lease, so that a dead process's work is taken up soon.
-const SETTINGS: [(&str, &str); 2] = [("SLUICE_JOBS_LEASE_S", "2"), ("SLUICE_JOBS_HEARTBEAT_S", "0.5")];
+const SETTINGS: [(&str, &str); 2] = [("SLUICE_LEASE_S", "2"), ("SLUICE_HEARTBEAT_S", "1")];
 
 #[tokio::test]
 async fn killed_in_mid_encode_the_video_still_becomes_ready() {
-    let (kills, seed) = (setting("SLUICE_KILLS", 6).div_ceil(2), setting("SLUICE_SEED", 1));
+    let (kills, seed) = (setting("SLUICE_TEST_KILLS", 6).div_ceil(2), setting("SLUICE_TEST_SEED", 1));
     let mut app = App::with(&SETTINGS).await;
     let mut alice = app.user("alice").await;
     let clip = clips::h264(app.folder.path(), "clip.mp4", "1280x720", 6);
@@ -51,7 +51,7 @@ async fn killed_in_mid_encode_the_video_still_becomes_ready() {
 
 #[tokio::test]
 async fn killed_in_mid_upload_what_was_acknowledged_is_there_and_the_rest_is_not() {
-    let (kills, seed) = (setting("SLUICE_KILLS", 6) / 2, setting("SLUICE_SEED", 1));
+    let (kills, seed) = (setting("SLUICE_TEST_KILLS", 6) / 2, setting("SLUICE_TEST_SEED", 1));
     let mut app = App::with(&SETTINGS).await;
     let mut alice = app.user("alice").await;
     let clip = clips::h264(app.folder.path(), "clip.mp4", "640x360", 2);

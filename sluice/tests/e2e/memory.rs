@@ -10,7 +10,7 @@ const RESIDENT_KIB_MAX: u64 = 32 * 1024;
 
 #[allow(clippy::disallowed_methods, reason = "the campaign sets its size from outside")]
 fn size_bytes() -> u64 {
-    std::env::var("SLUICE_MEMORY_BYTES").ok().map_or(256 << 20, |value| value.parse().unwrap())
+    std::env::var("SLUICE_TEST_MEMORY_BYTES").ok().map_or(256 << 20, |value| value.parse().unwrap())
 }
 
 /// An upload, then its streaming back, raise the resident memory by at most 32 MiB each.

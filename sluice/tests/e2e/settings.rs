@@ -18,7 +18,7 @@ fn refused(settings: &[(&str, &str)], needles: &[&str]) {
 fn unknown_and_wrong_settings_are_named() {
     refused(&[("SLUICE_LISTN", "127.0.0.1:0")], &["SLUICE_LISTN", "SLUICE_LISTEN"]);
     refused(&[("SLUICE_LISTEN", "here")], &["SLUICE_LISTEN", "here"]);
-    refused(&[("SLUICE_LIMITS_UPLOAD_BYTES_MAX", "ten")], &["SLUICE_LIMITS_UPLOAD_BYTES_MAX", "ten"]);
+    refused(&[("SLUICE_UPLOAD_BYTES_MAX", "ten")], &["SLUICE_UPLOAD_BYTES_MAX", "ten"]);
     refused(&[("SLUICE_JOB_KINDS", "ingest,dance")], &["SLUICE_JOB_KINDS", "dance", "encode"]);
 }
 

@@ -7,5 +7,5 @@ mod persona;
 pub mod probe;
 mod process;
 
-pub use persona::{Answer, Persona};
+pub use persona::Persona;
 pub use process::{App, Program, sluice_command};

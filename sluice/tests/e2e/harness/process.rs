@@ -41,6 +41,9 @@ fn binary_command(binary: &Path, folder: &Path) -> Command {
         .env("SLUICE_DATA_DIR", folder.join("data"))
         .env("SLUICE_LISTEN", "127.0.0.1:0")
         .env("SLUICE_OPS_LISTEN", "127.0.0.1:0")
+        // Tests poll; what the limits do is tested where they are made.
+        .env("SLUICE_REQUESTS_PER_S_PER_CLIENT", "0")
+        .env("SLUICE_REQUESTS_PER_S_PER_USER", "0")
         .current_dir(folder)
         .stdin(Stdio::null());
     command

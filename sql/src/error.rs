@@ -1,0 +1,65 @@
+//! What can go wrong, as far as a caller decides differently.
+
+/// A statement failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// Nothing answers, or nothing answers in time: the same call may succeed later.
+    #[error("the database does not answer")]
+    Unavailable(#[source] sqlx::Error),
+    #[error("the database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    /// A row holds what this program never writes.
+    #[error("column `{column}` holds `{value}`, which has no meaning here")]
+    Meaningless { column: &'static str, value: String },
+    /// A state move that the state machine does not have: stop rather than write wrongly.
+    #[error("video {video} cannot go from {from} to {to}")]
+    IllegalMove { video: domain::VideoId, from: domain::VideoState, to: domain::VideoState },
+    #[error(
+        "the database was written by a newer version of this program (its schema has migration {migration}); \
+         start that version, or restore a backup made before the upgrade"
+    )]
+    NewerSchema { migration: i64 },
+    #[error("the database schema could not be brought up to date")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("`{url}` names no database that is supported; write sqlite://<path>")]
+    UnknownDatabase { url: String },
+}
+
+/// A job's write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FencedError {
+    /// Someone else has the job, or nobody: it was reclaimed, cancelled or finished. Stop; nothing was written.
+    #[error("the lease is lost")]
+    LeaseLost,
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+}
+
+impl SqlError {
+    /// Whether to answer 503 and ask to come back.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, SqlError::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for SqlError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
+        let busy = match &error {
+            Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+            // SQLITE_BUSY and SQLITE_LOCKED, also as extended codes: their low byte is 5 or 6.
+            sqlx::Error::Database(database) => database
+                .code()
+                .and_then(|code| code.parse::<u32>().ok())
+                .is_some_and(|code| matches!(code & 0xff, 5 | 6)),
+            _ => false,
+        };
+        if busy { SqlError::Unavailable(error) } else { SqlError::Refused(error) }
+    }
+}
+
+impl From<sqlx::Error> for FencedError {
+    fn from(error: sqlx::Error) -> Self {
+        FencedError::Sql(error.into())
+    }
+}

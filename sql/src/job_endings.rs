@@ -1,0 +1,224 @@
+//! How a run ends when it does not succeed, and how a dead job is called back.
+
+use domain::{JobId, JobKind, MediaProblem, Timestamp, VideoId, VideoState};
+
+use crate::jobs::{cancel, finish, held};
+use crate::row::parsed;
+use crate::video_moves::{advance, note_failure, state};
+use crate::{Catalog, FencedError, Lease, SqlError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryJob {
+    Retried,
+    NotDead,
+    NotFound,
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+/// The jobs that make a video watchable: when one is dead, the others have nothing to work for.
+const PIPELINE: [JobKind; 3] = [JobKind::Ingest, JobKind::Encode, JobKind::Assemble];
+
+impl Catalog {
+    /// Gives a job back unharmed, as when a scheduler shuts down: the attempt does not count.
+    pub async fn release_job(&self, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        let released = sqlx::query(
+            "-- jobs.release
+             UPDATE jobs SET state = 'queued', token = token + 1, attempts = attempts - 1, worker = NULL,
+               lease_until = NULL, run_at = $3
+             WHERE id = $1 AND state = 'running' AND token = $2",
+        )
+        .bind(lease.job.id.to_string())
+        .bind(lease.token)
+        .bind(now.unix_ms())
+        .execute(&mut *tx)
+        .await?;
+        held(released.rows_affected())?;
+        lose_attempts(&mut tx, lease.job.id, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The fault was ours. `retry_at` is when to try again; `None` gives up: the job is dead, and what
+    /// depended on it has failed.
+    pub async fn fail_job(
+        &self,
+        lease: &Lease,
+        error: &str,
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        let failed = sqlx::query(
+            "-- jobs.fail
+             UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
+               token = token + 1, worker = NULL, lease_until = NULL,
+               finished_at = CASE WHEN $3 = 1 THEN NULL ELSE $6 END
+             WHERE id = $1 AND state = 'running' AND token = $2",
+        )
+        .bind(lease.job.id.to_string())
+        .bind(lease.token)
+        .bind(i64::from(retry_at.is_some()))
+        .bind(retry_at.unwrap_or(now).unix_ms())
+        .bind(error)
+        .bind(now.unix_ms())
+        .execute(&mut *tx)
+        .await?;
+        held(failed.rows_affected())?;
+        lose_attempts(&mut tx, lease.job.id, now).await?;
+        if retry_at.is_none() {
+            after_death(&mut tx, lease.job.kind, lease.job.video, now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The fault is in the file: no retry. `detail` is one sentence for the uploader.
+    pub async fn reject_video(
+        &self,
+        lease: &Lease,
+        problem: MediaProblem,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        finish(&mut tx, lease, now).await?;
+        lose_attempts(&mut tx, lease.job.id, now).await?;
+        let video = lease.job.video;
+        match state(&mut tx, video).await? {
+            // Only encoding showed that the file cannot be used; what is out stays out of no rejected video.
+            Some(from) if from.may_become(VideoState::Rejected) => {
+                note_failure(&mut tx, video, Some(problem), Some(detail)).await?;
+                advance(&mut tx, video, from, VideoState::Rejected, now).await?;
+                cancel(&mut tx, video, &PIPELINE, now).await?;
+            }
+            // It plays already: what is missing failed.
+            Some(from) if from.may_become(VideoState::Failed) => {
+                note_failure(&mut tx, video, None, Some(detail)).await?;
+                advance(&mut tx, video, from, VideoState::Failed, now).await?;
+                cancel(&mut tx, video, &PIPELINE, now).await?;
+            }
+            _ => {}
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Calls a dead job back, and with it the jobs that were cancelled because it died.
+    pub async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<RetryJob, SqlError> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query("-- jobs.to_retry\nSELECT state, kind, video_id FROM jobs WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = row else { return Ok(RetryJob::NotFound) };
+        if parsed::<domain::JobState>(&row, "state")? != domain::JobState::Dead {
+            return Ok(RetryJob::NotDead);
+        }
+        let (kind, video) = (parsed(&row, "kind")?, parsed(&row, "video_id")?);
+        requeue(&mut tx, id, now).await?;
+        match kind {
+            JobKind::Ingest | JobKind::Encode | JobKind::Assemble => {
+                revive_pipeline(&mut tx, video, now).await?;
+            }
+            JobKind::Purge => revive_deletion(&mut tx, video).await?,
+            JobKind::Cover => {}
+        }
+        tx.commit().await?;
+        Ok(RetryJob::Retried)
+    }
+}
+
+/// What a dead job takes with it.
+pub(crate) async fn after_death(
+    tx: &mut Tx,
+    kind: JobKind,
+    video: VideoId,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    match kind {
+        JobKind::Ingest | JobKind::Encode | JobKind::Assemble => fail_video(tx, video, now).await,
+        JobKind::Purge => {
+            sqlx::query(
+                "-- deletions.fail
+                 UPDATE deletions SET state = 'failed', finished_at = $2
+                 WHERE video_id = $1 AND state IN ('scheduled', 'running')",
+            )
+            .bind(video.to_string())
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        }
+        // The cover before it stays.
+        JobKind::Cover => Ok(()),
+    }
+}
+
+async fn fail_video(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {
+    cancel(tx, video, &PIPELINE, now).await?;
+    match state(tx, video).await? {
+        Some(from) if from.may_become(VideoState::Failed) => {
+            let detail = "Processing failed on our side. An administrator can start it again.";
+            note_failure(tx, video, None, Some(detail)).await?;
+            advance(tx, video, from, VideoState::Failed, now).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A run that ended leaves nothing that may still be written; the sweeper removes what it wrote.
+pub(crate) async fn lose_attempts(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- attempts.lose\nUPDATE attempts SET state = 'lost', ended_at = $2 WHERE job_id = $1 AND state = 'open'",
+    )
+    .bind(job.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn requeue(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- jobs.requeue
+         UPDATE jobs SET state = 'queued', token = token + 1, attempts = 0, run_at = $2, error = NULL,
+           lease_until = NULL, finished_at = NULL, progress = 0.0
+         WHERE id = $1 AND state = 'dead'",
+    )
+    .bind(job.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn revive_pipeline(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- jobs.revive_pipeline
+         UPDATE jobs SET state = 'queued', token = token + 1, attempts = 0, run_at = $2, lease_until = NULL,
+           finished_at = NULL, progress = 0.0
+         WHERE video_id = $1 AND kind IN ('ingest', 'encode', 'assemble') AND state IN ('cancelled', 'dead')",
+    )
+    .bind(video.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    if state(tx, video).await? == Some(VideoState::Failed) {
+        note_failure(tx, video, None, None).await?;
+        advance(tx, video, VideoState::Failed, VideoState::Processing, now).await?;
+    }
+    Ok(())
+}
+
+async fn revive_deletion(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- deletions.revive
+         UPDATE deletions SET state = 'running', finished_at = NULL WHERE video_id = $1 AND state = 'failed'",
+    )
+    .bind(video.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! Jobs: leased rows with a fence. A claim raises the token, and every later write carries it.
+
+use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
+use sqlx::any::AnyRow;
+
+use crate::row::{int, natural, parsed, text};
+use crate::{Catalog, FencedError, SqlError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub video: VideoId,
+    /// JSON; what it means is between those who queue and those who run.
+    pub payload: String,
+    /// This run is the `attempt`-th, from 1.
+    pub attempt: u32,
+}
+
+/// The right to run a job until `lease_until`, under `token`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub job: Job,
+    pub token: i64,
+    pub lease_until: Timestamp,
+}
+
+/// Who claims what, and how.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    pub kinds: &'a [JobKind],
+    pub worker: &'a str,
+    pub lease_ms: i64,
+    /// A job whose worker was lost this often is dead.
+    pub attempts_max: u32,
+    pub limit: usize,
+}
+
+pub(crate) struct NewJob {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub video: VideoId,
+    pub payload: String,
+    pub run_at: Timestamp,
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+/// Nothing playable waits behind an encode, and what must vanish goes before what may wait.
+const BY_PRIORITY: [JobKind; 5] =
+    [JobKind::Ingest, JobKind::Purge, JobKind::Cover, JobKind::Assemble, JobKind::Encode];
+
+impl Catalog {
+    /// Takes due jobs, oldest first within a kind, and those whose worker was lost.
+    pub async fn claim_jobs(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Vec<Lease>, SqlError> {
+        // An idle poll must not queue for the writer.
+        if !self.anything_to_claim(claim.kinds, now).await? {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.begin().await?;
+        let mut leases = Vec::new();
+        for kind in BY_PRIORITY.into_iter().filter(|kind| claim.kinds.contains(kind)) {
+            reclaim(&mut tx, kind, claim.attempts_max, now).await?;
+            let free = claim.limit.saturating_sub(leases.len());
+            if free > 0 {
+                leases.extend(claim_kind(&mut tx, kind, claim, free, now).await?);
+            }
+        }
+        tx.commit().await?;
+        Ok(leases)
+    }
+
+    async fn anything_to_claim(&self, kinds: &[JobKind], now: Timestamp) -> Result<bool, SqlError> {
+        for kind in kinds {
+            let row = sqlx::query(
+                "-- jobs.anything_to_claim
+                 SELECT 1 AS found WHERE EXISTS (
+                   SELECT 1 FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2)
+                 OR EXISTS (
+                   SELECT 1 FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2)",
+            )
+            .bind(kind.as_str())
+            .bind(now.unix_ms())
+            .fetch_optional(&self.readers)
+            .await?;
+            if row.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Keeps the lease, and shows how far the job is: 0 to 1.
+    pub async fn heartbeat(
+        &self,
+        lease: &Lease,
+        progress: Option<f64>,
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        let kept = sqlx::query(
+            "-- jobs.heartbeat
+             UPDATE jobs SET lease_until = $3, progress = coalesce($4, progress)
+             WHERE id = $1 AND state = 'running' AND token = $2 AND lease_until >= $5",
+        )
+        .bind(lease.job.id.to_string())
+        .bind(lease.token)
+        .bind(lease_until.unix_ms())
+        .bind(progress.map(|progress| progress.clamp(0.0, 1.0)))
+        .bind(now.unix_ms())
+        .execute(&mut *tx)
+        .await?;
+        held(kept.rows_affected())?;
+        if progress.is_some() {
+            crate::video_moves::refresh_progress(&mut tx, lease.job.video).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The row that explains what this run is about to write.
+    pub async fn begin_attempt(
+        &self,
+        lease: &Lease,
+        attempt: AttemptId,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let begun = sqlx::query(
+            "-- jobs.begin_attempt
+             INSERT INTO attempts (id, video_id, kind, state, job_id, token, created_at)
+             SELECT $3, video_id, 'job', 'open', id, token, $4 FROM jobs
+             WHERE id = $1 AND state = 'running' AND token = $2",
+        )
+        .bind(lease.job.id.to_string())
+        .bind(lease.token)
+        .bind(attempt.to_string())
+        .bind(now.unix_ms())
+        .execute(&self.writer)
+        .await?;
+        held(begun.rows_affected())
+    }
+}
+
+/// Zero rows: the fence is up.
+pub(crate) fn held(rows: u64) -> Result<(), FencedError> {
+    if rows == 0 { Err(FencedError::LeaseLost) } else { Ok(()) }
+}
+
+/// The first statement of every commit of a job: it ends the run, or finds that there is none to end.
+pub(crate) async fn finish(tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+    let finished = sqlx::query(
+        "-- jobs.finish
+         UPDATE jobs SET state = 'done', progress = 1.0, worker = NULL, lease_until = NULL, error = NULL,
+           finished_at = $3
+         WHERE id = $1 AND state = 'running' AND token = $2",
+    )
+    .bind(lease.job.id.to_string())
+    .bind(lease.token)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    held(finished.rows_affected())
+}
+
+/// The first statement of a write in the middle of a run.
+pub(crate) async fn fence(tx: &mut Tx, lease: &Lease) -> Result<(), FencedError> {
+    let held_rows = sqlx::query(
+        "-- jobs.fence\nUPDATE jobs SET token = token WHERE id = $1 AND state = 'running' AND token = $2",
+    )
+    .bind(lease.job.id.to_string())
+    .bind(lease.token)
+    .execute(&mut **tx)
+    .await?;
+    held(held_rows.rows_affected())
+}
+
+pub(crate) async fn insert(tx: &mut Tx, new: &NewJob, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- jobs.insert
+         INSERT INTO jobs (id, kind, state, video_id, payload, run_at, attempts, token, progress, created_at)
+         VALUES ($1, $2, 'queued', $3, $4, $5, 0, 0, 0.0, $6)",
+    )
+    .bind(new.id.to_string())
+    .bind(new.kind.as_str())
+    .bind(new.video.to_string())
+    .bind(&*new.payload)
+    .bind(new.run_at.unix_ms())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Stops what waits or runs: the raised token refuses what a worker still has in hand. `lease_until` stays,
+/// because until then it may be writing.
+pub(crate) async fn cancel(
+    tx: &mut Tx,
+    video: VideoId,
+    kinds: &[JobKind],
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    for kind in kinds {
+        sqlx::query(
+            "-- jobs.cancel
+             UPDATE jobs SET state = 'cancelled', token = token + 1, worker = NULL, finished_at = $3
+             WHERE video_id = $1 AND kind = $2 AND state IN ('queued', 'running')",
+        )
+        .bind(video.to_string())
+        .bind(kind.as_str())
+        .bind(now.unix_ms())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What a lost worker held becomes claimable again, or dead when it was the last attempt: the file may be
+/// what kills workers.
+async fn reclaim(tx: &mut Tx, kind: JobKind, attempts_max: u32, now: Timestamp) -> Result<(), SqlError> {
+    let exhausted = sqlx::query(
+        "-- jobs.bury_lost
+         UPDATE jobs SET state = 'dead', token = token + 1, worker = NULL, finished_at = $2,
+           error = 'its worker was lost in the last attempt, by a crash or by running out of memory'
+         WHERE kind = $1 AND state = 'running' AND lease_until < $2 AND attempts >= $3
+         RETURNING id, kind, video_id",
+    )
+    .bind(kind.as_str())
+    .bind(now.unix_ms())
+    .bind(i64::from(attempts_max))
+    .fetch_all(&mut **tx)
+    .await?;
+    for row in exhausted {
+        crate::job_endings::after_death(tx, parsed(&row, "kind")?, parsed(&row, "video_id")?, now).await?;
+    }
+    sqlx::query(
+        "-- jobs.requeue_lost
+         UPDATE jobs SET state = 'queued', token = token + 1, worker = NULL, run_at = $2,
+           error = 'its worker was lost'
+         WHERE kind = $1 AND state = 'running' AND lease_until < $2",
+    )
+    .bind(kind.as_str())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn claim_kind(
+    tx: &mut Tx,
+    kind: JobKind,
+    claim: &Claim<'_>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Lease>, SqlError> {
+    let lease_until = now.plus_ms(claim.lease_ms);
+    let rows = sqlx::query(
+        "-- jobs.claim
+         UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
+           lease_until = $4, started_at = $2, progress = 0.0
+         WHERE id IN (SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
+                      ORDER BY run_at, id LIMIT $5)
+         RETURNING id, kind, video_id, payload, attempts, token",
+    )
+    .bind(kind.as_str())
+    .bind(now.unix_ms())
+    .bind(claim.worker)
+    .bind(lease_until.unix_ms())
+    .bind(limit as i64)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut leases = rows.iter().map(|row| lease(row, lease_until)).collect::<Result<Vec<_>, _>>()?;
+    // RETURNING has no order of its own; ids sort by the time the jobs were made.
+    leases.sort_by_key(|lease| lease.job.id);
+    Ok(leases)
+}
+
+fn lease(row: &AnyRow, lease_until: Timestamp) -> Result<Lease, SqlError> {
+    let job = Job {
+        id: parsed(row, "id")?,
+        kind: parsed(row, "kind")?,
+        video: parsed(row, "video_id")?,
+        payload: text(row, "payload")?,
+        attempt: natural(row, "attempts")?,
+    };
+    Ok(Lease { job, token: int(row, "token")?, lease_until })
+}

@@ -1,0 +1,125 @@
+//! Publications: what is watched. The streamserver asks once, and everything under the answer is immutable.
+
+use domain::{
+    AttemptId, PublicationId, RenditionName, Size, Timestamp, UserId, VideoId, VideoState, Visibility,
+};
+use sqlx::any::AnyRow;
+
+use crate::row::{float, instant, natural, natural_opt, parsed, parsed_opt, text};
+use crate::{Catalog, SqlError};
+
+/// A video that can be watched now, by whom `visibility` allows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watchable {
+    pub video: VideoId,
+    pub owner: UserId,
+    pub title: String,
+    pub visibility: Visibility,
+    pub state: VideoState,
+    pub publication: PublicationId,
+    pub published_at: Timestamp,
+    pub duration_s: f64,
+    pub cover_attempt: Option<AttemptId>,
+    /// In pixels.
+    pub cover_width_max: Option<u32>,
+    /// A scheduled deletion: from then on it is gone, whatever a cache says.
+    pub gone_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publication {
+    pub id: PublicationId,
+    pub video: VideoId,
+    /// Of the upload that renditions may refer to.
+    pub source_attempt: AttemptId,
+    pub created_at: Timestamp,
+    /// Best first.
+    pub renditions: Vec<PublishedRendition>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedRendition {
+    pub name: RenditionName,
+    /// Its files lie under this attempt.
+    pub attempt: AttemptId,
+    pub size: Size,
+    pub frame_rate: f64,
+    pub duration_s: f64,
+    pub size_bytes: u64,
+    pub bitrate_bps: u64,
+    pub codecs: String,
+}
+
+impl Catalog {
+    pub async fn watchable(&self, video: VideoId, now: Timestamp) -> Result<Option<Watchable>, SqlError> {
+        let row = sqlx::query(
+            "-- publications.watchable
+             SELECT id, author_id, title, visibility, state, publication_id, published_at,
+                    coalesce(duration_s, 0.0) AS duration_s, cover_attempt, cover_width_max, gone_at
+             FROM videos
+             WHERE id = $1 AND state IN ('playable', 'ready') AND (gone_at IS NULL OR gone_at > $2)",
+        )
+        .bind(video.to_string())
+        .bind(now.unix_ms())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(watchable).transpose()
+    }
+
+    /// Also one that is not live any more, until its video is purged.
+    pub async fn publication(&self, id: PublicationId) -> Result<Option<Publication>, SqlError> {
+        let row = sqlx::query(
+            "-- publications.one\nSELECT id, video_id, source_attempt, created_at FROM publications WHERE id = $1",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let rows = sqlx::query(
+            "-- publications.renditions
+             SELECT name, attempt_id, width, height, frame_rate, duration_s, size_bytes, bitrate_bps, codecs
+             FROM renditions WHERE publication_id = $1",
+        )
+        .bind(id.to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut renditions = rows.iter().map(rendition).collect::<Result<Vec<_>, _>>()?;
+        renditions.sort_by_key(|rendition| rendition.name);
+        Ok(Some(Publication {
+            id,
+            video: parsed(&row, "video_id")?,
+            source_attempt: parsed(&row, "source_attempt")?,
+            created_at: instant(&row, "created_at")?,
+            renditions,
+        }))
+    }
+}
+
+fn watchable(row: &AnyRow) -> Result<Watchable, SqlError> {
+    Ok(Watchable {
+        video: parsed(row, "id")?,
+        owner: parsed(row, "author_id")?,
+        title: text(row, "title")?,
+        visibility: parsed(row, "visibility")?,
+        state: parsed(row, "state")?,
+        publication: parsed(row, "publication_id")?,
+        published_at: instant(row, "published_at")?,
+        duration_s: float(row, "duration_s")?,
+        cover_attempt: parsed_opt(row, "cover_attempt")?,
+        cover_width_max: natural_opt(row, "cover_width_max")?,
+        gone_at: crate::row::instant_opt(row, "gone_at")?,
+    })
+}
+
+fn rendition(row: &AnyRow) -> Result<PublishedRendition, SqlError> {
+    Ok(PublishedRendition {
+        name: parsed(row, "name")?,
+        attempt: parsed(row, "attempt_id")?,
+        size: Size { width: natural(row, "width")?, height: natural(row, "height")? },
+        frame_rate: float(row, "frame_rate")?,
+        duration_s: float(row, "duration_s")?,
+        size_bytes: natural(row, "size_bytes")?,
+        bitrate_bps: natural(row, "bitrate_bps")?,
+        codecs: text(row, "codecs")?,
+    })
+}

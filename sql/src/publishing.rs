@@ -1,0 +1,358 @@
+//! Going live: the commits of `ingest`, `encode`, `assemble` and `cover`. Each is one fenced transaction, and
+//! the first thing it does is to end its own job, so that it happens once.
+
+use domain::task::{Covers, Plan, RenditionOutput, SourceInfo};
+use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, VideoState};
+
+use crate::jobs::{NewJob, fence, finish};
+use crate::objects::NewObject;
+use crate::row::{bigint, natural, parsed_opt};
+use crate::video_moves::{advance, refresh_progress, state};
+use crate::{Catalog, FencedError, Lease, SqlError, objects};
+
+/// What every `ingest` found out.
+#[derive(Debug, Clone)]
+pub struct IngestCommit<'a> {
+    pub attempt: AttemptId,
+    pub source: &'a SourceInfo,
+    pub covers: &'a Covers,
+    pub plan: &'a Plan,
+    /// All that the attempt wrote.
+    pub objects: &'a [NewObject],
+    /// With their payloads; none when there is nothing to encode.
+    pub encode_jobs: &'a [(JobId, String)],
+}
+
+#[derive(Debug, Clone)]
+pub struct OriginalPublished<'a> {
+    pub publication: PublicationId,
+    pub rendition: &'a RenditionOutput,
+}
+
+#[derive(Debug, Clone)]
+pub struct RenditionsPublished<'a> {
+    pub attempt: AttemptId,
+    pub publication: PublicationId,
+    pub renditions: &'a [RenditionOutput],
+    pub objects: &'a [NewObject],
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+impl Catalog {
+    /// `uploaded` becomes `processing`; a later attempt finds it there.
+    pub async fn start_processing(&self, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        fence(&mut tx, lease).await?;
+        if state(&mut tx, lease.job.video).await? == Some(VideoState::Uploaded) {
+            advance(&mut tx, lease.job.video, VideoState::Uploaded, VideoState::Processing, now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// `original` can be watched: `playable`, and `ready` where nothing is to be encoded.
+    pub async fn publish_original(
+        &self,
+        lease: &Lease,
+        ingest: &IngestCommit<'_>,
+        original: &OriginalPublished<'_>,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        commit_ingest(&mut tx, lease, ingest, now).await?;
+        let video = lease.job.video;
+        let renditions = std::slice::from_ref(original.rendition);
+        publish(&mut tx, video, original.publication, ingest.attempt, renditions, now).await?;
+        advance(&mut tx, video, VideoState::Processing, VideoState::Playable, now).await?;
+        if ingest.encode_jobs.is_empty() {
+            advance(&mut tx, video, VideoState::Playable, VideoState::Ready, now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Browsers cannot play the source: there is nothing to watch before the first rungs are encoded.
+    pub async fn plan_encode(
+        &self,
+        lease: &Lease,
+        ingest: &IngestCommit<'_>,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        commit_ingest(&mut tx, lease, ingest, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// One chunk, or the audio, is encoded. The last one queues `assemble` in the same breath.
+    pub async fn finish_encode(
+        &self,
+        lease: &Lease,
+        attempt: AttemptId,
+        objects: &[NewObject],
+        assemble_job: JobId,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        finish(&mut tx, lease, now).await?;
+        crate::attempts::commit(&mut tx, lease, attempt, now).await?;
+        objects::insert(&mut tx, objects, now).await?;
+        let video = lease.job.video;
+        refresh_progress(&mut tx, video).await?;
+        if everything_is_encoded(&mut tx, video).await? {
+            let assemble = NewJob {
+                id: assemble_job,
+                kind: JobKind::Assemble,
+                video,
+                payload: "{}".to_owned(),
+                run_at: now,
+            };
+            crate::jobs::insert(&mut tx, &assemble, now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The whole ladder is there: a new publication of what was out and what came, and `ready`.
+    pub async fn publish_renditions(
+        &self,
+        lease: &Lease,
+        published: &RenditionsPublished<'_>,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        finish(&mut tx, lease, now).await?;
+        crate::attempts::commit(&mut tx, lease, published.attempt, now).await?;
+        objects::insert(&mut tx, published.objects, now).await?;
+        let video = lease.job.video;
+        let RenditionsPublished { attempt, publication, renditions, .. } = *published;
+        publish(&mut tx, video, publication, attempt, renditions, now).await?;
+        objects::retire(&mut tx, video, "chunk", now).await?;
+        if state(&mut tx, video).await? == Some(VideoState::Processing) {
+            advance(&mut tx, video, VideoState::Processing, VideoState::Playable, now).await?;
+        }
+        advance(&mut tx, video, VideoState::Playable, VideoState::Ready, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The cover taken anew takes the place of the one before.
+    pub async fn replace_cover(
+        &self,
+        lease: &Lease,
+        attempt: AttemptId,
+        covers: &Covers,
+        objects: &[NewObject],
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        finish(&mut tx, lease, now).await?;
+        crate::attempts::commit(&mut tx, lease, attempt, now).await?;
+        objects::insert(&mut tx, objects, now).await?;
+        let before = cover_attempt(&mut tx, lease.job.video).await?;
+        set_cover(&mut tx, lease.job.video, attempt, covers, now).await?;
+        if let Some(before) = before {
+            objects::retire_pictures(&mut tx, before, now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+async fn commit_ingest(
+    tx: &mut Tx,
+    lease: &Lease,
+    ingest: &IngestCommit<'_>,
+    now: Timestamp,
+) -> Result<(), FencedError> {
+    let video = lease.job.video;
+    finish(tx, lease, now).await?;
+    crate::attempts::commit(tx, lease, ingest.attempt, now).await?;
+    objects::insert(tx, ingest.objects, now).await?;
+    note_media(tx, video, ingest.source, ingest.plan, now).await?;
+    // A cover that was asked for while this ran is newer than ours.
+    if cover_attempt(tx, video).await?.is_none() {
+        set_cover(tx, video, ingest.attempt, ingest.covers, now).await?;
+    }
+    note_rungs(tx, video, ingest.plan).await?;
+    for (id, payload) in ingest.encode_jobs {
+        let job = NewJob { id: *id, kind: JobKind::Encode, video, payload: payload.clone(), run_at: now };
+        crate::jobs::insert(tx, &job, now).await?;
+    }
+    refresh_progress(tx, video).await?;
+    Ok(())
+}
+
+async fn note_media(
+    tx: &mut Tx,
+    video: VideoId,
+    source: &SourceInfo,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let plan = serde_json::to_string(plan).expect("a plan is numbers and texts under texts, which JSON has");
+    sqlx::query(
+        "-- videos.note_media
+         UPDATE videos SET container = $2, video_codec = $3, audio_codec = $4, width = $5, height = $6,
+           frame_rate = $7, duration_s = $8, warnings = $9, plan = $10, updated_at = $11
+         WHERE id = $1",
+    )
+    .bind(video.to_string())
+    .bind(&*source.container)
+    .bind(&*source.video_codec)
+    .bind(source.audio_codec.clone())
+    .bind(i64::from(source.size.width))
+    .bind(i64::from(source.size.height))
+    .bind(source.frame_rate)
+    .bind(source.duration_s)
+    .bind(serde_json::Value::from(source.warnings.clone()).to_string())
+    .bind(plan)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn cover_attempt(tx: &mut Tx, video: VideoId) -> Result<Option<AttemptId>, SqlError> {
+    let row = sqlx::query("-- videos.cover_attempt\nSELECT cover_attempt FROM videos WHERE id = $1")
+        .bind(video.to_string())
+        .fetch_one(&mut **tx)
+        .await?;
+    parsed_opt(&row, "cover_attempt")
+}
+
+async fn set_cover(
+    tx: &mut Tx,
+    video: VideoId,
+    attempt: AttemptId,
+    covers: &Covers,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- videos.set_cover
+         UPDATE videos SET cover_attempt = $2, cover_width_max = $3, thumbhash = $4, updated_at = $5
+         WHERE id = $1",
+    )
+    .bind(video.to_string())
+    .bind(attempt.to_string())
+    .bind(i64::from(covers.width_max))
+    .bind(&*covers.thumbhash)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn note_rungs(tx: &mut Tx, video: VideoId, plan: &Plan) -> Result<(), SqlError> {
+    for (position, rung) in plan.rungs.iter().enumerate() {
+        sqlx::query(
+            "-- videos.note_rung
+             INSERT INTO rungs (video_id, name, position, width, height) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(video.to_string())
+        .bind(rung.name.as_str())
+        .bind(position as i64)
+        .bind(i64::from(rung.size.width))
+        .bind(i64::from(rung.size.height))
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn everything_is_encoded(tx: &mut Tx, video: VideoId) -> Result<bool, SqlError> {
+    let row = sqlx::query(
+        "-- jobs.unfinished_encodes
+         SELECT count(*) AS unfinished FROM jobs
+         WHERE video_id = $1 AND (kind = 'encode' AND state <> 'done'
+                                  OR kind = 'assemble' AND state IN ('queued', 'running'))",
+    )
+    .bind(video.to_string())
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(natural::<u64>(&row, "unfinished")? == 0)
+}
+
+/// Makes a publication of what the live one shows and of `renditions`, which win, and points the video at it.
+async fn publish(
+    tx: &mut Tx,
+    video: VideoId,
+    publication: PublicationId,
+    attempt: AttemptId,
+    renditions: &[RenditionOutput],
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- publications.create
+         INSERT INTO publications (id, video_id, source_attempt, created_at)
+         SELECT $2, id, source_attempt, $3 FROM videos WHERE id = $1",
+    )
+    .bind(video.to_string())
+    .bind(publication.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    for rendition in renditions {
+        insert_rendition(tx, publication, attempt, rendition).await?;
+    }
+    carry_over(tx, video, publication).await?;
+    sqlx::query(
+        "-- publications.go_live
+         UPDATE videos SET publication_id = $2, published_at = coalesce(published_at, $3), updated_at = $3
+         WHERE id = $1",
+    )
+    .bind(video.to_string())
+    .bind(publication.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn insert_rendition(
+    tx: &mut Tx,
+    publication: PublicationId,
+    attempt: AttemptId,
+    rendition: &RenditionOutput,
+) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- publications.add_rendition
+         INSERT INTO renditions (publication_id, name, attempt_id, width, height, frame_rate, frames, duration_s,
+                                 size_bytes, bitrate_bps, codecs, engine)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    )
+    .bind(publication.to_string())
+    .bind(rendition.name.as_str())
+    .bind(attempt.to_string())
+    .bind(i64::from(rendition.size.width))
+    .bind(i64::from(rendition.size.height))
+    .bind(rendition.frame_rate)
+    .bind(bigint(rendition.frames))
+    .bind(rendition.duration_s)
+    .bind(bigint(rendition.size_bytes))
+    .bind(bigint(rendition.bitrate_bps))
+    .bind(&*rendition.codecs)
+    .bind(&*rendition.engine)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn carry_over(tx: &mut Tx, video: VideoId, publication: PublicationId) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- publications.carry_over
+         INSERT INTO renditions (publication_id, name, attempt_id, width, height, frame_rate, frames, duration_s,
+                                 size_bytes, bitrate_bps, codecs, engine)
+         SELECT $2, r.name, r.attempt_id, r.width, r.height, r.frame_rate, r.frames, r.duration_s,
+                r.size_bytes, r.bitrate_bps, r.codecs, r.engine
+         FROM videos v JOIN renditions r ON r.publication_id = v.publication_id
+         WHERE v.id = $1 AND NOT EXISTS (
+           SELECT 1 FROM renditions n WHERE n.publication_id = $2 AND n.name = r.name)",
+    )
+    .bind(video.to_string())
+    .bind(publication.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Uploads: a row before the bytes, and one commit after them.
+
+use domain::{AttemptId, JobId, JobKind, ObjectFile, ObjectKey, Timestamp, VideoId, VideoState};
+
+use crate::jobs::NewJob;
+use crate::objects::NewObject;
+use crate::row::{bigint, float_opt, natural, parsed, parsed_opt};
+use crate::{Catalog, SqlError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeginUpload {
+    Begun,
+    /// No such video, or its time to upload is over.
+    NotFound,
+    AlreadyUploaded,
+}
+
+/// What is durable in the store, under the attempt's [`ObjectFile::Source`].
+#[derive(Debug, Clone)]
+pub struct CompletedUpload {
+    pub video: VideoId,
+    pub attempt: AttemptId,
+    pub bytes: u64,
+    pub crc64nvme: u64,
+    /// Only where the client asked for it; lower-case hexadecimal.
+    pub sha256_hex: Option<String>,
+    pub filename: Option<String>,
+    /// Of the `ingest` job that goes with it.
+    pub ingest_job: JobId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompleteUpload {
+    /// Also when this very attempt had been completed before: the answer may have been lost.
+    Completed,
+    AlreadyUploaded,
+    /// The video was deleted or expired, or the attempt took too long and was swept.
+    Gone,
+}
+
+/// The bytes as they came, and what the author asked of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Source {
+    pub attempt: AttemptId,
+    pub bytes: u64,
+    pub cover_at_s: Option<f64>,
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+impl Catalog {
+    pub async fn begin_upload(
+        &self,
+        attempt: AttemptId,
+        video: VideoId,
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<BeginUpload, SqlError> {
+        let mut tx = self.begin().await?;
+        match upload_state(&mut tx, video, now).await? {
+            Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
+            None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(BeginUpload::NotFound),
+            Some(_) => return Ok(BeginUpload::AlreadyUploaded),
+        }
+        sqlx::query(
+            "-- uploads.begin
+             INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at)
+             VALUES ($1, $2, 'upload', 'open', $3, $4)",
+        )
+        .bind(attempt.to_string())
+        .bind(video.to_string())
+        .bind(lease_until.unix_ms())
+        .bind(now.unix_ms())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(BeginUpload::Begun)
+    }
+
+    /// `false`: stop writing; the video is gone or the attempt was given up.
+    pub async fn extend_upload(&self, attempt: AttemptId, lease_until: Timestamp) -> Result<bool, SqlError> {
+        let extended = sqlx::query(
+            "-- uploads.extend
+             UPDATE attempts SET lease_until = $2 WHERE id = $1 AND kind = 'upload' AND state = 'open'",
+        )
+        .bind(attempt.to_string())
+        .bind(lease_until.unix_ms())
+        .execute(&self.writer)
+        .await?;
+        Ok(extended.rows_affected() > 0)
+    }
+
+    /// Nothing more will be written: the sweeper removes what is left.
+    pub async fn abandon_upload(&self, attempt: AttemptId, now: Timestamp) -> Result<(), SqlError> {
+        sqlx::query(
+            "-- uploads.abandon
+             UPDATE attempts SET state = 'lost', ended_at = $2
+             WHERE id = $1 AND kind = 'upload' AND state = 'open'",
+        )
+        .bind(attempt.to_string())
+        .bind(now.unix_ms())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// The bytes are the video's from here on, and `ingest` is queued. Exactly one attempt gets here.
+    pub async fn complete_upload(
+        &self,
+        done: &CompletedUpload,
+        now: Timestamp,
+    ) -> Result<CompleteUpload, SqlError> {
+        let mut tx = self.begin().await?;
+        let from = match upload_state(&mut tx, done.video, now).await? {
+            Some(from @ (VideoState::AwaitingUpload | VideoState::Uploading)) => from,
+            None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(CompleteUpload::Gone),
+            Some(_) if is_source(&mut tx, done).await? => return Ok(CompleteUpload::Completed),
+            Some(_) => return Ok(CompleteUpload::AlreadyUploaded),
+        };
+        if !commit_attempt(&mut tx, done.attempt, done.video, now).await? {
+            return Ok(CompleteUpload::Gone);
+        }
+        note_source(&mut tx, done, now).await?;
+        crate::video_moves::advance(&mut tx, done.video, from, VideoState::Uploaded, now).await?;
+        let key = ObjectKey { video: done.video, attempt: done.attempt, file: ObjectFile::Source };
+        let source = NewObject { key, bytes: done.bytes, crc64nvme: Some(done.crc64nvme) };
+        crate::objects::insert(&mut tx, &[source], now).await?;
+        let ingest = NewJob {
+            id: done.ingest_job,
+            kind: JobKind::Ingest,
+            video: done.video,
+            payload: "{}".to_owned(),
+            run_at: now,
+        };
+        crate::jobs::insert(&mut tx, &ingest, now).await?;
+        tx.commit().await?;
+        Ok(CompleteUpload::Completed)
+    }
+
+    /// `None` before the upload, and after the purge.
+    pub async fn source(&self, video: VideoId) -> Result<Option<Source>, SqlError> {
+        let row = sqlx::query(
+            "-- uploads.source
+             SELECT source_attempt, source_bytes, cover_at_s FROM videos
+             WHERE id = $1 AND source_attempt IS NOT NULL",
+        )
+        .bind(video.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| {
+            Ok(Source {
+                attempt: parsed(&row, "source_attempt")?,
+                bytes: natural(&row, "source_bytes")?,
+                cover_at_s: float_opt(&row, "cover_at_s")?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Ends the wait for uploads that never came: videos made before `created_before` that no upload is
+    /// being written for. Returns how many.
+    pub async fn expire_videos(&self, created_before: Timestamp, now: Timestamp) -> Result<u64, SqlError> {
+        let expired = sqlx::query(
+            "-- videos.expire
+             UPDATE videos SET state = 'expired', updated_at = $2
+             WHERE state IN ('awaiting_upload', 'uploading') AND created_at < $1
+               AND NOT EXISTS (SELECT 1 FROM attempts a
+                 WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $2)",
+        )
+        .bind(created_before.unix_ms())
+        .bind(now.unix_ms())
+        .execute(&self.writer)
+        .await?;
+        Ok(expired.rows_affected())
+    }
+}
+
+/// `None`: there is no such video for anyone.
+async fn upload_state(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<Option<VideoState>, SqlError> {
+    let row = sqlx::query(
+        "-- uploads.state
+         SELECT state FROM videos WHERE id = $1 AND (gone_at IS NULL OR gone_at > $2)",
+    )
+    .bind(video.to_string())
+    .bind(now.unix_ms())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.map(|row| parsed(&row, "state")).transpose()
+}
+
+async fn is_source(tx: &mut Tx, done: &CompletedUpload) -> Result<bool, SqlError> {
+    let row = sqlx::query("-- uploads.is_source\nSELECT source_attempt FROM videos WHERE id = $1")
+        .bind(done.video.to_string())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(parsed_opt(&row, "source_attempt")? == Some(done.attempt))
+}
+
+async fn commit_attempt(
+    tx: &mut Tx,
+    attempt: AttemptId,
+    video: VideoId,
+    now: Timestamp,
+) -> Result<bool, SqlError> {
+    let committed = sqlx::query(
+        "-- uploads.commit_attempt
+         UPDATE attempts SET state = 'committed', ended_at = $3
+         WHERE id = $1 AND video_id = $2 AND kind = 'upload' AND state = 'open'",
+    )
+    .bind(attempt.to_string())
+    .bind(video.to_string())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(committed.rows_affected() > 0)
+}
+
+async fn note_source(tx: &mut Tx, done: &CompletedUpload, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- uploads.note_source
+         UPDATE videos SET source_attempt = $2, source_bytes = $3, source_crc64nvme = $4, source_sha256 = $5,
+           source_filename = $6, uploaded_at = $7
+         WHERE id = $1",
+    )
+    .bind(done.video.to_string())
+    .bind(done.attempt.to_string())
+    .bind(bigint(done.bytes))
+    .bind(done.crc64nvme.cast_signed())
+    .bind(done.sha256_hex.clone())
+    .bind(done.filename.clone())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What an author writes about a video.
+
+use domain::{JobId, JobKind, Timestamp, UserId, VideoId, Visibility};
+
+use crate::jobs::NewJob;
+use crate::row::{float_opt, parsed};
+use crate::videos::Video;
+use crate::{Catalog, SqlError};
+
+#[derive(Debug, Clone)]
+pub struct NewVideo {
+    pub id: VideoId,
+    pub author: UserId,
+    pub title: String,
+    pub description: String,
+    pub tags: Vec<String>,
+    pub visibility: Visibility,
+}
+
+/// `None` leaves a field.
+#[derive(Debug, Clone, Default)]
+pub struct VideoPatch {
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub tags: Option<Vec<String>>,
+    pub visibility: Option<Visibility>,
+    pub cover_at_s: Option<f64>,
+}
+
+impl Catalog {
+    /// `None`: the author is gone.
+    pub async fn create_video(&self, new: &NewVideo, now: Timestamp) -> Result<Option<Video>, SqlError> {
+        let mut tx = self.begin().await?;
+        let created = sqlx::query(
+            "-- videos.create
+             INSERT INTO videos (id, author_id, title, description, tags, visibility, state, progress, warnings,
+                                 comments_count, created_at, updated_at)
+             SELECT $1, id, $3, $4, $5, $6, 'awaiting_upload', 0.0, '[]', 0, $7, $7 FROM users WHERE id = $2",
+        )
+        .bind(new.id.to_string())
+        .bind(new.author.to_string())
+        .bind(&*new.title)
+        .bind(&*new.description)
+        .bind(tags_json(&new.tags))
+        .bind(new.visibility.as_str())
+        .bind(now.unix_ms())
+        .execute(&mut *tx)
+        .await?;
+        if created.rows_affected() == 0 {
+            return Ok(None);
+        }
+        index_tags(&mut tx, new.id, &new.tags).await?;
+        tx.commit().await?;
+        self.video(new.id, now).await
+    }
+
+    /// A new `cover_at_s` takes a new cover, by a job of this id. `None`: there is no such video.
+    pub async fn update_video(
+        &self,
+        id: VideoId,
+        patch: &VideoPatch,
+        cover_job: JobId,
+        now: Timestamp,
+    ) -> Result<Option<Video>, SqlError> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "-- videos.update
+             UPDATE videos SET title = coalesce($2, title), description = coalesce($3, description),
+               tags = coalesce($4, tags), visibility = coalesce($5, visibility),
+               cover_at_s = coalesce($6, cover_at_s), updated_at = $7
+             WHERE id = $1 AND (gone_at IS NULL OR gone_at > $7)
+             RETURNING state, cover_at_s",
+        )
+        .bind(id.to_string())
+        .bind(patch.title.clone())
+        .bind(patch.description.clone())
+        .bind(patch.tags.as_deref().map(tags_json))
+        .bind(patch.visibility.map(Visibility::as_str))
+        .bind(patch.cover_at_s)
+        .bind(now.unix_ms())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if let Some(tags) = &patch.tags {
+            sqlx::query("-- videos.forget_tags\nDELETE FROM video_tags WHERE video_id = $1")
+                .bind(id.to_string())
+                .execute(&mut *tx)
+                .await?;
+            index_tags(&mut tx, id, tags).await?;
+        }
+        if patch.cover_at_s.is_some() && takes_covers(parsed(&row, "state")?) {
+            replace_cover_job(&mut tx, id, cover_job, float_opt(&row, "cover_at_s")?, now).await?;
+        }
+        tx.commit().await?;
+        self.video(id, now).await
+    }
+}
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+/// Before, `ingest` takes the cover where it is asked for; while it runs it may have read the old place.
+fn takes_covers(state: domain::VideoState) -> bool {
+    state == domain::VideoState::Processing || state.is_watchable()
+}
+
+/// Only the last place asked for counts.
+async fn replace_cover_job(
+    tx: &mut Tx,
+    video: VideoId,
+    job: JobId,
+    at_s: Option<f64>,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    crate::jobs::cancel(tx, video, &[JobKind::Cover], now).await?;
+    let payload = serde_json::json!({ "at_s": at_s }).to_string();
+    crate::jobs::insert(tx, &NewJob { id: job, kind: JobKind::Cover, video, payload, run_at: now }, now).await
+}
+
+async fn index_tags(tx: &mut Tx, video: VideoId, tags: &[String]) -> Result<(), SqlError> {
+    for tag in tags {
+        sqlx::query(
+            "-- videos.index_tag
+             INSERT INTO video_tags (tag, video_id) VALUES ($1, $2) ON CONFLICT (tag, video_id) DO NOTHING",
+        )
+        .bind(&**tag)
+        .bind(video.to_string())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+fn tags_json(tags: &[String]) -> String {
+    serde_json::Value::from(tags.to_vec()).to_string()
+}

@@ -1,0 +1,80 @@
+//! The one place where a video changes state.
+
+use domain::{MediaProblem, Timestamp, VideoId, VideoState};
+
+use crate::SqlError;
+use crate::row::parsed;
+
+type Tx = sqlx::Transaction<'static, sqlx::Any>;
+
+/// `None`: no such row.
+pub(crate) async fn state(tx: &mut Tx, video: VideoId) -> Result<Option<VideoState>, SqlError> {
+    let row = sqlx::query("-- videos.state\nSELECT state FROM videos WHERE id = $1")
+        .bind(video.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    row.map(|row| parsed(&row, "state")).transpose()
+}
+
+/// Moves a video on. A move that the state machine does not have is refused, and so is one from a state that
+/// is no longer the video's.
+pub(crate) async fn advance(
+    tx: &mut Tx,
+    video: VideoId,
+    from: VideoState,
+    to: VideoState,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    if !from.may_become(to) {
+        return Err(SqlError::IllegalMove { video, from, to });
+    }
+    let moved = sqlx::query(
+        "-- videos.advance
+         UPDATE videos SET state = $3, updated_at = $4,
+           progress = CASE WHEN $3 = 'ready' THEN 1.0 ELSE progress END
+         WHERE id = $1 AND state = $2",
+    )
+    .bind(video.to_string())
+    .bind(from.as_str())
+    .bind(to.as_str())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    if moved.rows_affected() == 0 {
+        return Err(SqlError::IllegalMove { video, from, to });
+    }
+    Ok(())
+}
+
+/// Why it ended, for its author. Written before the move: a `rejected` row must say why.
+pub(crate) async fn note_failure(
+    tx: &mut Tx,
+    video: VideoId,
+    problem: Option<MediaProblem>,
+    detail: Option<&str>,
+) -> Result<(), SqlError> {
+    sqlx::query("-- videos.note_failure\nUPDATE videos SET problem = $2, problem_detail = $3 WHERE id = $1")
+        .bind(video.to_string())
+        .bind(problem.map(MediaProblem::as_str))
+        .bind(detail.map(str::to_owned))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Raises the progress shown; it never falls.
+pub(crate) async fn refresh_progress(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- videos.refresh_progress
+         UPDATE videos SET progress = p.progress FROM (
+           SELECT 0.1 * coalesce(avg(CASE WHEN kind = 'ingest' THEN progress END), 0.0)
+                + 0.8 * coalesce(avg(CASE WHEN kind = 'encode' THEN progress END), 0.0)
+                + 0.1 * coalesce(avg(CASE WHEN kind = 'assemble' THEN progress END), 0.0) AS progress
+           FROM jobs WHERE video_id = $1 AND kind IN ('ingest', 'encode', 'assemble') AND state <> 'cancelled') p
+         WHERE id = $1 AND videos.progress < p.progress AND p.progress <= 1.0",
+    )
+    .bind(video.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

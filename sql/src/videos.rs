@@ -1,0 +1,280 @@
+//! Videos as they are shown.
+
+use std::collections::HashMap;
+
+use domain::task::Plan;
+use domain::{
+    AttemptId, MediaProblem, PublicationId, RenditionName, RenditionState, Size, Timestamp, UserId, Username,
+    VideoId, VideoState, Visibility,
+};
+use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
+
+use crate::row::{
+    float, float_opt, instant, instant_opt, json, natural, natural_opt, parsed, parsed_opt, placeholders,
+    text, text_opt,
+};
+use crate::{Catalog, SqlError};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Video {
+    pub id: VideoId,
+    pub author: Author,
+    pub title: String,
+    pub description: String,
+    pub tags: Vec<String>,
+    pub visibility: Visibility,
+    pub state: VideoState,
+    /// 0 to 1.
+    pub progress: f64,
+    /// As shown.
+    pub size: Option<Size>,
+    pub frame_rate: Option<f64>,
+    pub duration_s: Option<f64>,
+    pub source_bytes: Option<u64>,
+    pub source_filename: Option<String>,
+    /// One sentence each, for the uploader.
+    pub warnings: Vec<String>,
+    pub failure: Option<Failure>,
+    pub cover_at_s: Option<f64>,
+    pub cover_attempt: Option<AttemptId>,
+    pub cover_width_max: Option<u32>,
+    pub thumbhash: Option<String>,
+    pub publication: Option<PublicationId>,
+    /// Best first; planned ones are pending.
+    pub renditions: Vec<Rendition>,
+    pub comments_count: u64,
+    pub created_at: Timestamp,
+    pub published_at: Option<Timestamp>,
+    /// A scheduled deletion, while it lies in the future.
+    pub gone_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    pub id: UserId,
+    pub username: Username,
+    pub display_name: String,
+}
+
+/// Why a video ended without being watchable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `None`: the fault was ours.
+    pub problem: Option<MediaProblem>,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendition {
+    pub name: RenditionName,
+    pub state: RenditionState,
+    pub size: Size,
+    /// The rest is known once it is ready.
+    pub size_bytes: Option<u64>,
+    pub bitrate_bps: Option<u64>,
+    pub codecs: Option<String>,
+}
+
+/// The row that is looked at while events are streamed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    pub state: VideoState,
+    pub progress: f64,
+    pub renditions: Vec<(RenditionName, RenditionState)>,
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Public and watchable.
+    Public,
+    /// Every state and visibility: for the author.
+    OwnAll,
+}
+
+#[derive(Debug, Clone)]
+pub struct VideoFilter {
+    pub author: Option<UserId>,
+    pub tag: Option<String>,
+    pub audience: Audience,
+}
+
+/// Where a list goes on. Ids sort by the time they were made.
+pub type VideoCursor = VideoId;
+
+const COLUMNS: &str =
+    "v.id, v.author_id, u.username, u.display_name, v.title, v.description, v.tags, v.visibility,
+    v.state, v.progress, v.width, v.height, v.frame_rate, v.duration_s, v.source_bytes, v.source_filename,
+    v.warnings, v.problem, v.problem_detail, v.cover_at_s, v.cover_attempt, v.cover_width_max, v.thumbhash,
+    v.publication_id, v.comments_count, v.created_at, v.published_at, v.gone_at";
+
+impl Catalog {
+    /// Whoever asks: who may see it is decided by the caller, from `state`, `visibility` and `author`.
+    pub async fn video(&self, id: VideoId, now: Timestamp) -> Result<Option<Video>, SqlError> {
+        let row = sqlx::query(AssertSqlSafe(format!(
+            "-- videos.one
+             SELECT {COLUMNS} FROM videos v JOIN users u ON u.id = v.author_id
+             WHERE v.id = $1 AND (v.gone_at IS NULL OR v.gone_at > $2)"
+        )))
+        .bind(id.to_string())
+        .bind(now.unix_ms())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut videos = [video(&row)?];
+        self.add_renditions(&mut videos).await?;
+        let [video] = videos;
+        Ok(Some(video))
+    }
+
+    /// Newest first, from before `after` on.
+    pub async fn videos(
+        &self,
+        filter: &VideoFilter,
+        after: Option<VideoCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Video>, SqlError> {
+        let audience = match filter.audience {
+            Audience::Public => "v.visibility = 'public' AND v.state IN ('playable', 'ready')",
+            Audience::OwnAll => "v.state <> 'deleted'",
+        };
+        // Each condition stands only where it is asked for, so that the planner can take its index.
+        let author = if filter.author.is_some() { "v.author_id = $4" } else { "$4 = ''" };
+        let (tag_join, tag) = match filter.tag {
+            Some(_) => ("JOIN video_tags t ON t.video_id = v.id", "t.tag = $5"),
+            None => ("", "$5 = ''"),
+        };
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "-- videos.list
+             SELECT {COLUMNS} FROM videos v JOIN users u ON u.id = v.author_id {tag_join}
+             WHERE {audience} AND {author} AND {tag} AND v.id < $1 AND (v.gone_at IS NULL OR v.gone_at > $2)
+             ORDER BY v.id DESC LIMIT $3"
+        )))
+        // No id reaches `g`.
+        .bind(after.map_or_else(|| "g".to_owned(), |id| id.to_string()))
+        .bind(now.unix_ms())
+        .bind(limit as i64)
+        .bind(filter.author.map(|id| id.to_string()).unwrap_or_default())
+        .bind(filter.tag.clone().unwrap_or_default())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut videos = rows.iter().map(video).collect::<Result<Vec<_>, _>>()?;
+        self.add_renditions(&mut videos).await?;
+        Ok(videos)
+    }
+
+    /// A little of a video, for its events.
+    pub async fn progress(&self, id: VideoId, now: Timestamp) -> Result<Option<Progress>, SqlError> {
+        Ok(self.video(id, now).await?.map(|video| Progress {
+            state: video.state,
+            progress: video.progress,
+            renditions: video.renditions.iter().map(|r| (r.name, r.state)).collect(),
+            failure: video.failure,
+        }))
+    }
+
+    /// What `ingest` planned to encode.
+    pub async fn plan(&self, video: VideoId) -> Result<Option<Plan>, SqlError> {
+        let row = sqlx::query("-- videos.plan\nSELECT plan FROM videos WHERE id = $1")
+            .bind(video.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        let plan: Option<String> = row.map(|row| text_opt(&row, "plan")).transpose()?.flatten();
+        plan.map(|plan| json("plan", &plan)).transpose()
+    }
+
+    /// One statement for all of them: a list costs two queries, however long.
+    async fn add_renditions(&self, videos: &mut [Video]) -> Result<(), SqlError> {
+        if videos.is_empty() {
+            return Ok(());
+        }
+        let ids = placeholders(1, videos.len());
+        let statement = AssertSqlSafe(format!(
+            "-- videos.renditions
+             SELECT v.id AS video_id, r.name, 'ready' AS state, r.width, r.height,
+                    r.size_bytes, r.bitrate_bps, r.codecs
+             FROM videos v JOIN renditions r ON r.publication_id = v.publication_id WHERE v.id IN ({ids})
+             UNION ALL
+             SELECT v.id AS video_id, g.name, 'pending' AS state, g.width, g.height, NULL, NULL, NULL
+             FROM videos v JOIN rungs g ON g.video_id = v.id
+             WHERE v.id IN ({ids}) AND NOT EXISTS (SELECT 1 FROM renditions r
+               WHERE r.publication_id = v.publication_id AND r.name = g.name)"
+        ));
+        let mut query = sqlx::query(statement);
+        for video in videos.iter() {
+            query = query.bind(video.id.to_string());
+        }
+        let mut by_video: HashMap<VideoId, Vec<Rendition>> = HashMap::new();
+        for row in query.fetch_all(&self.readers).await? {
+            by_video.entry(parsed(&row, "video_id")?).or_default().push(rendition(&row)?);
+        }
+        for video in videos {
+            video.renditions = by_video.remove(&video.id).unwrap_or_default();
+            video.renditions.sort_by_key(|rendition| rendition.name);
+        }
+        Ok(())
+    }
+}
+
+fn video(row: &AnyRow) -> Result<Video, SqlError> {
+    Ok(Video {
+        id: parsed(row, "id")?,
+        author: author(row)?,
+        title: text(row, "title")?,
+        description: text(row, "description")?,
+        tags: json("tags", &text(row, "tags")?)?,
+        visibility: parsed(row, "visibility")?,
+        state: parsed(row, "state")?,
+        progress: float(row, "progress")?,
+        size: size(row)?,
+        frame_rate: float_opt(row, "frame_rate")?,
+        duration_s: float_opt(row, "duration_s")?,
+        source_bytes: natural_opt(row, "source_bytes")?,
+        source_filename: text_opt(row, "source_filename")?,
+        warnings: json("warnings", &text(row, "warnings")?)?,
+        failure: failure(row)?,
+        cover_at_s: float_opt(row, "cover_at_s")?,
+        cover_attempt: parsed_opt(row, "cover_attempt")?,
+        cover_width_max: natural_opt(row, "cover_width_max")?,
+        thumbhash: text_opt(row, "thumbhash")?,
+        publication: parsed_opt(row, "publication_id")?,
+        renditions: Vec::new(),
+        comments_count: natural(row, "comments_count")?,
+        created_at: instant(row, "created_at")?,
+        published_at: instant_opt(row, "published_at")?,
+        gone_at: instant_opt(row, "gone_at")?,
+    })
+}
+
+/// From `author_id`, `username` and `display_name`.
+pub(crate) fn author(row: &AnyRow) -> Result<Author, SqlError> {
+    Ok(Author {
+        id: parsed(row, "author_id")?,
+        username: parsed(row, "username")?,
+        display_name: text(row, "display_name")?,
+    })
+}
+
+fn size(row: &AnyRow) -> Result<Option<Size>, SqlError> {
+    let width = natural_opt(row, "width")?;
+    let height = natural_opt(row, "height")?;
+    Ok(width.zip(height).map(|(width, height)| Size { width, height }))
+}
+
+fn failure(row: &AnyRow) -> Result<Option<Failure>, SqlError> {
+    let problem = parsed_opt(row, "problem")?;
+    Ok(text_opt(row, "problem_detail")?.map(|detail| Failure { problem, detail }))
+}
+
+fn rendition(row: &AnyRow) -> Result<Rendition, SqlError> {
+    Ok(Rendition {
+        name: parsed(row, "name")?,
+        state: parsed(row, "state")?,
+        size: Size { width: natural(row, "width")?, height: natural(row, "height")? },
+        size_bytes: natural_opt(row, "size_bytes")?,
+        bitrate_bps: natural_opt(row, "bitrate_bps")?,
+        codecs: text_opt(row, "codecs")?,
+    })
+}

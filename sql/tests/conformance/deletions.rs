@@ -1,0 +1,161 @@
+use domain::{DeletionState, JobKind, JobState, Receipt, Timestamp, VideoId};
+use sql::{
+    BeginUpload, CancelDeletion, CompleteUpload, DeleteVideo, Deletion, FencedError, NewDeletion, RetryJob,
+};
+
+use crate::world::{ALL, LEASE_MS, World};
+
+async fn delete_at(world: &mut World, video: VideoId, due_at: Timestamp) -> Deletion {
+    let new =
+        NewDeletion { video, requested_by: "admin".to_owned(), due_at, id: world.id(), job: world.id() };
+    match world.catalog.delete_video(&new, world.now).await.unwrap() {
+        DeleteVideo::Accepted(deletion) => deletion,
+        DeleteVideo::NotFound => panic!("the video was there"),
+    }
+}
+
+async fn delete(world: &mut World, video: VideoId) -> Deletion {
+    let now = world.now;
+    delete_at(world, video, now).await
+}
+
+async fn purge(world: &mut World) {
+    let lease = world.claim(JobKind::Purge).await;
+    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    let receipt = Receipt { objects_deleted: 3, bytes_freed: 30, swept_at: world.now };
+    world.catalog.finish_purge(&lease, &receipt, world.now).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_every_state_a_deleted_video_is_gone_at_once_and_then_for_good() {
+    let mut world = World::new().await;
+    let awaiting = world.video().await;
+    let ready = world.ready().await;
+    let playable = world.playable(2).await;
+    let uploaded = world.uploaded().await;
+    for video in [awaiting, uploaded, playable, ready] {
+        let deletion = delete(&mut world, video).await;
+        assert!(world.catalog.video(video, world.now).await.unwrap().is_none());
+        assert!(world.catalog.watchable(video, world.now).await.unwrap().is_none());
+        let again = NewDeletion {
+            video,
+            requested_by: String::new(),
+            due_at: world.now,
+            id: world.id(),
+            job: world.id(),
+        };
+        let again = world.catalog.delete_video(&again, world.now).await.unwrap();
+        assert!(matches!(again, DeleteVideo::NotFound));
+        world.check().await;
+        purge(&mut world).await;
+        let done = world.catalog.deletion(deletion.id).await.unwrap().unwrap();
+        assert_eq!((done.state, done.attempts), (DeletionState::Done, 1));
+        assert_eq!(done.receipt.unwrap().objects_deleted, 3);
+    }
+    assert!(world.catalog.objects_after(None, 10).await.unwrap().is_empty());
+    assert!(world.catalog.jobs(None, None, None, 10).await.unwrap().is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_running_transcode_cannot_commit_after_the_tombstone() {
+    let mut world = World::new().await;
+    let video = world.playable(2).await;
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    delete(&mut world, video).await;
+    assert!(matches!(world.encode(&leases[0], 0).await, Err(FencedError::LeaseLost)));
+    let until = world.now.plus_ms(LEASE_MS);
+    let beat = world.catalog.heartbeat(&leases[1], None, until, world.now).await;
+    assert!(matches!(beat, Err(FencedError::LeaseLost)));
+    let lease = world.claim(JobKind::Purge).await;
+    let purge = world.catalog.start_purge(&lease, world.now).await.unwrap();
+    assert_eq!(purge.writers_until, Some(leases[0].lease_until), "they may still be writing");
+}
+
+#[tokio::test]
+async fn an_upload_under_way_ends_with_its_video() {
+    let mut world = World::new().await;
+    let video = world.video().await;
+    let attempt = world.begin_upload(video).await;
+    delete(&mut world, video).await;
+    assert!(!world.catalog.extend_upload(attempt, world.now.plus_s(60)).await.unwrap());
+    let upload = world.upload(video, attempt);
+    assert_eq!(world.catalog.complete_upload(&upload, world.now).await.unwrap(), CompleteUpload::Gone);
+    let late = world.id();
+    let begun = world.catalog.begin_upload(late, video, world.now, world.now).await.unwrap();
+    assert_eq!(begun, BeginUpload::NotFound);
+    let lease = world.claim(JobKind::Purge).await;
+    let purge = world.catalog.start_purge(&lease, world.now).await.unwrap();
+    assert_eq!(purge.writers_until, Some(world.now.plus_ms(LEASE_MS)));
+    assert!(
+        world.catalog.stale_attempts(world.now.plus_s(99), 0, 10).await.unwrap().is_empty(),
+        "the purge counts what the sweeper would take"
+    );
+}
+
+#[tokio::test]
+async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled() {
+    let mut world = World::new().await;
+    let video = world.ready().await;
+    let due_at = world.now.plus_s(60);
+    let deletion = delete_at(&mut world, video, due_at).await;
+    assert_eq!(deletion.state, DeletionState::Scheduled);
+    assert_eq!(world.seen(video).await.gone_at, Some(due_at));
+    assert!(world.claim_all(ALL).await.is_empty());
+    let cancelled = world.catalog.cancel_deletion(deletion.id, world.now).await.unwrap();
+    assert_eq!(cancelled, CancelDeletion::Cancelled);
+    assert_eq!(world.seen(video).await.gone_at, None);
+    let twice = world.catalog.cancel_deletion(deletion.id, world.now).await.unwrap();
+    assert_eq!(twice, CancelDeletion::TooLate);
+    let nothing = world.id();
+    let unknown = world.catalog.cancel_deletion(nothing, world.now).await.unwrap();
+    assert_eq!(unknown, CancelDeletion::NotFound);
+    world.advance_ms(60_000);
+    assert!(world.claim_all(ALL).await.is_empty());
+    world.check().await;
+
+    let due_at = world.now.plus_s(60);
+    let deletion = delete_at(&mut world, video, due_at).await;
+    world.advance_ms(60_000);
+    assert!(world.catalog.video(video, world.now).await.unwrap().is_none(), "before any job ran");
+    let late = world.catalog.cancel_deletion(deletion.id, world.now).await.unwrap();
+    assert_eq!(late, CancelDeletion::TooLate);
+    purge(&mut world).await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_last_accepted_time_wins() {
+    let mut world = World::new().await;
+    let video = world.ready().await;
+    let (hour, minute) = (world.now.plus_s(3600), world.now.plus_s(60));
+    let first = delete_at(&mut world, video, hour).await;
+    let second = delete_at(&mut world, video, minute).await;
+    assert_eq!((second.id, second.due_at), (first.id, minute));
+    let third = delete(&mut world, video).await;
+    assert_eq!(third.id, first.id);
+    assert!(world.catalog.video(video, world.now).await.unwrap().is_none());
+    purge(&mut world).await;
+    let all = world.catalog.deletions(Some(DeletionState::Done), None, 10).await.unwrap();
+    assert_eq!(all.len(), 1);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_purge_that_gave_up_can_be_called_back() {
+    let mut world = World::new().await;
+    let video = world.ready().await;
+    let deletion = delete(&mut world, video).await;
+    let lease = world.claim(JobKind::Purge).await;
+    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    world.catalog.fail_job(&lease, "the store is gone", None, world.now).await.unwrap();
+    let failed = world.catalog.deletion(deletion.id).await.unwrap().unwrap();
+    assert_eq!(failed.state, DeletionState::Failed);
+    assert!(world.catalog.video(video, world.now).await.unwrap().is_none());
+    let dead = world.catalog.jobs(Some(JobKind::Purge), Some(JobState::Dead), None, 10).await.unwrap();
+    assert_eq!(world.catalog.retry_job(dead[0].id, world.now).await.unwrap(), RetryJob::Retried);
+    purge(&mut world).await;
+    let done = world.catalog.deletion(deletion.id).await.unwrap().unwrap();
+    assert_eq!((done.state, done.attempts), (DeletionState::Done, 2));
+    world.check().await;
+}

@@ -1,0 +1,217 @@
+use std::collections::HashSet;
+
+use domain::{JobKind, JobState, MediaProblem, VideoState};
+use sql::{Claim, FencedError, Lease, RetryJob};
+
+use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn eight_claimers_take_each_job_once() {
+    let mut world = World::new().await;
+    for _ in 0..100 {
+        world.uploaded().await;
+    }
+    let mut claimers = tokio::task::JoinSet::new();
+    for worker in 0..8 {
+        let (catalog, now) = (world.catalog.clone(), world.now);
+        claimers.spawn(async move {
+            let worker = worker.to_string();
+            let claim = Claim { kinds: ALL, worker: &worker, lease_ms: LEASE_MS, attempts_max: 3, limit: 3 };
+            let mut mine = Vec::new();
+            loop {
+                let leases = catalog.claim_jobs(&claim, now).await.unwrap();
+                if leases.is_empty() {
+                    return mine;
+                }
+                mine.extend(leases);
+            }
+        });
+    }
+    let leases: Vec<Lease> = claimers.join_all().await.into_iter().flatten().collect();
+    let jobs: HashSet<_> = leases.iter().map(|lease| lease.job.id).collect();
+    assert_eq!((leases.len(), jobs.len()), (100, 100));
+}
+
+#[tokio::test]
+async fn what_makes_playable_goes_before_encodes_and_old_before_new() {
+    let mut world = World::new().await;
+    let first = world.playable(2).await;
+    world.advance_ms(1000);
+    let second = world.uploaded().await;
+    let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: 3, limit: 2 };
+    let leases = world.catalog.claim_jobs(&claim, world.now).await.unwrap();
+    let order: Vec<_> = leases.iter().map(|lease| (lease.job.kind, lease.job.video)).collect();
+    assert_eq!(order, [(JobKind::Ingest, second), (JobKind::Encode, first)]);
+    assert_eq!(leases[1].job.payload, r#"{"chunk":0}"#);
+}
+
+#[tokio::test]
+async fn a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    for attempt in 1..=ATTEMPTS_MAX {
+        let lease = world.claim(JobKind::Ingest).await;
+        assert_eq!(lease.job.attempt, attempt);
+        world.advance_ms(LEASE_MS);
+        assert!(world.claim_all(ALL).await.is_empty(), "the lease holds to its last instant");
+        world.advance_ms(1);
+    }
+    assert!(world.claim_all(ALL).await.is_empty());
+    let seen = world.seen(video).await;
+    assert_eq!(seen.state, VideoState::Failed);
+    assert_eq!(seen.failure.unwrap().problem, None);
+    let dead = world.catalog.jobs(None, Some(JobState::Dead), None, 10).await.unwrap();
+    assert!(dead[0].error.as_deref().unwrap().contains("worker was lost"), "{dead:?}");
+    world.check().await;
+
+    assert_eq!(world.catalog.retry_job(dead[0].id, world.now).await.unwrap(), RetryJob::Retried);
+    assert_eq!(world.catalog.retry_job(dead[0].id, world.now).await.unwrap(), RetryJob::NotDead);
+    let nothing = world.id();
+    assert_eq!(world.catalog.retry_job(nothing, world.now).await.unwrap(), RetryJob::NotFound);
+    assert_eq!(world.seen(video).await.state, VideoState::Processing);
+    let lease = world.claim(JobKind::Ingest).await;
+    world.ingest(&lease, 0).await.unwrap();
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.failure), (VideoState::Ready, None));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn heartbeats_keep_a_lease_and_show_progress() {
+    let mut world = World::new().await;
+    let video = world.playable(1).await;
+    let lease = world.claim(JobKind::Encode).await;
+    let before = world.seen(video).await.progress;
+    for beat in 1..=4 {
+        world.advance_ms(LEASE_MS / 2);
+        let until = world.now.plus_ms(LEASE_MS);
+        world.catalog.heartbeat(&lease, Some(f64::from(beat) / 4.0), until, world.now).await.unwrap();
+        assert!(world.claim_all(ALL).await.is_empty());
+    }
+    let seen = world.seen(video).await.progress;
+    assert!(before < seen && seen <= 1.0, "{before} {seen}");
+    world.advance_ms(LEASE_MS + 1);
+    let until = world.now.plus_ms(LEASE_MS);
+    let late = world.catalog.heartbeat(&lease, None, until, world.now).await;
+    assert!(matches!(late, Err(FencedError::LeaseLost)));
+}
+
+#[tokio::test]
+async fn a_released_job_loses_no_attempt_and_a_failed_one_waits() {
+    let mut world = World::new().await;
+    world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    let attempt = world.begin(&lease).await;
+    world.catalog.release_job(&lease, world.now).await.unwrap();
+    let stale = world.catalog.stale_attempts(world.now.plus_ms(1), 0, 10).await.unwrap();
+    assert_eq!(stale, [(lease.job.video, attempt)]);
+    let lease = world.claim(JobKind::Ingest).await;
+    assert_eq!(lease.job.attempt, 1);
+    world.catalog.fail_job(&lease, "full disk", Some(world.now.plus_s(5)), world.now).await.unwrap();
+    assert!(world.claim_all(ALL).await.is_empty());
+    world.advance_ms(5000);
+    let lease = world.claim(JobKind::Ingest).await;
+    assert_eq!((lease.job.attempt, lease.token), (2, 5));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_refused_file_is_not_tried_again() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    let detail = "It is a text file.";
+    world.catalog.reject_video(&lease, MediaProblem::NotMedia, detail, world.now).await.unwrap();
+    let seen = world.seen(video).await;
+    let failure = seen.failure.unwrap();
+    assert_eq!((seen.state, failure.problem), (VideoState::Rejected, Some(MediaProblem::NotMedia)));
+    assert_eq!(failure.detail, detail);
+    world.advance_ms(10 * LEASE_MS);
+    assert!(world.claim_all(ALL).await.is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back() {
+    let mut world = World::new().await;
+    let video = world.playable(3).await;
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    world.encode(&leases[0], 0).await.unwrap();
+    world.catalog.fail_job(&leases[1], "poison", None, world.now).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Failed);
+    assert!(matches!(world.encode(&leases[2], 2).await, Err(FencedError::LeaseLost)));
+    assert_eq!(world.catalog.retry_job(leases[1].job.id, world.now).await.unwrap(), RetryJob::Retried);
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    assert_eq!(leases.len(), 2);
+    world.encode(&leases[0], 1).await.unwrap();
+    assert!(world.claim_all(&[JobKind::Assemble]).await.is_empty());
+    world.encode(&leases[1], 2).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble(&lease).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+/// Every function that takes a lease, after the lease was lost.
+#[tokio::test]
+async fn a_lost_lease_writes_nothing() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    let lost = world.claim(JobKind::Ingest).await;
+    let attempt = world.begin(&lost).await;
+    world.advance_ms(LEASE_MS + 1);
+    let held = world.claim(JobKind::Ingest).await;
+    assert!(held.token > lost.token);
+
+    let parts = IngestParts::new(&mut world, video, attempt, 1);
+    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    let renditions = sql::RenditionsPublished {
+        attempt,
+        publication: world.id(),
+        renditions: std::slice::from_ref(&parts.original),
+        objects: &parts.objects,
+    };
+    let receipt = domain::Receipt { objects_deleted: 1, bytes_freed: 1, swept_at: world.now };
+    let (now, until, unused) = (world.now, world.now.plus_s(60), world.id());
+    let (assemble, catalog) = (world.id(), world.catalog.clone());
+    let before = world.seen(video).await;
+    let refused = [
+        ("heartbeat", catalog.heartbeat(&lost, Some(1.0), until, now).await),
+        ("begin_attempt", catalog.begin_attempt(&lost, unused, now).await),
+        ("release_job", catalog.release_job(&lost, now).await),
+        ("start_processing", catalog.start_processing(&lost, now).await),
+        ("publish_original", catalog.publish_original(&lost, &parts.commit(), &original, now).await),
+        ("plan_encode", catalog.plan_encode(&lost, &parts.commit(), now).await),
+        ("finish_encode", catalog.finish_encode(&lost, attempt, &parts.objects, assemble, now).await),
+        ("publish_renditions", catalog.publish_renditions(&lost, &renditions, now).await),
+        ("replace_cover", catalog.replace_cover(&lost, attempt, &parts.covers, &parts.objects, now).await),
+        ("reject_video", catalog.reject_video(&lost, MediaProblem::NotMedia, "no", now).await),
+        ("fail_job", catalog.fail_job(&lost, "no", None, now).await),
+        ("start_purge", catalog.start_purge(&lost, now).await.map(|_| ())),
+        ("finish_purge", catalog.finish_purge(&lost, &receipt, now).await),
+    ];
+    for (function, result) in refused {
+        assert!(matches!(result, Err(FencedError::LeaseLost)), "{function}: {result:?}");
+    }
+    assert_eq!(world.seen(video).await, before);
+    assert_eq!(catalog.objects_after(None, 10).await.unwrap().len(), 1, "the source alone");
+    let rows = catalog.jobs(None, None, None, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Running]);
+    // Whoever holds the lease is not disturbed.
+    world.ingest(&held, 1).await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
+async fn depths_tell_what_waits_and_since_when() {
+    let mut world = World::new().await;
+    let since = world.now;
+    world.uploaded().await;
+    world.advance_ms(5000);
+    world.uploaded().await;
+    let depths = world.catalog.queue_depths(world.now).await.unwrap();
+    assert_eq!(depths.len(), 1);
+    assert_eq!((depths[0].kind, depths[0].state, depths[0].jobs), (JobKind::Ingest, JobState::Queued, 2));
+    assert_eq!(depths[0].oldest_ready_since, Some(since));
+}

@@ -1,0 +1,11 @@
+//! One suite for every database the catalog speaks to. A database is a [`world::Database`]; today SQLite.
+
+mod deletions;
+mod jobs;
+mod people;
+mod pipeline;
+mod plans;
+mod schema;
+mod uploads;
+mod videos;
+mod world;

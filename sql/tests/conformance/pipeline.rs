@@ -1,0 +1,100 @@
+use domain::{JobKind, RenditionName, RenditionState, VideoState};
+use sql::FencedError;
+
+use crate::world::{IngestParts, LEASE_MS, World};
+
+#[tokio::test]
+async fn an_upload_becomes_playable_then_ready() {
+    let mut world = World::new().await;
+    let video = world.playable(2).await;
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.duration_s), (VideoState::Playable, Some(10.0)));
+    assert_eq!(seen.warnings, ["The file was cut off."]);
+    let states: Vec<_> = seen.renditions.iter().map(|r| (r.name, r.state)).collect();
+    use RenditionName::{Low, Medium, Original};
+    use RenditionState::{Pending, Ready};
+    assert_eq!(states, [(Original, Ready), (Medium, Pending), (Low, Pending)]);
+    let first = world.catalog.watchable(video, world.now).await.unwrap().unwrap();
+
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    world.encode(&leases[0], 0).await.unwrap();
+    assert!(world.claim_all(&[JobKind::Assemble]).await.is_empty());
+    world.encode(&leases[1], 1).await.unwrap();
+    assert_eq!(world.catalog.objects_of(video, "chunk").await.unwrap().len(), 2);
+    assert_eq!(world.catalog.plan(video).await.unwrap().unwrap().chunks.len(), 2);
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble(&lease).await.unwrap();
+
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.progress), (VideoState::Ready, 1.0));
+    assert!(seen.renditions.iter().all(|r| r.state == Ready && r.size_bytes.is_some()));
+    let second = world.catalog.watchable(video, world.now).await.unwrap().unwrap();
+    assert_ne!(first.publication, second.publication);
+    assert_eq!(first.published_at, second.published_at);
+    let live = world.catalog.publication(second.publication).await.unwrap().unwrap();
+    assert_eq!(live.renditions.iter().map(|r| r.name).collect::<Vec<_>>(), [Original, Medium, Low]);
+    let before = world.catalog.publication(first.publication).await.unwrap().unwrap();
+    assert_eq!(before.renditions[0], live.renditions[0], "what was out stays as it was");
+
+    // The chunks did their part.
+    let stale = world.catalog.stale_attempts(world.now.plus_ms(1), 0, 10).await.unwrap();
+    assert_eq!(stale.len(), 2);
+    for (_, attempt) in stale {
+        world.catalog.forget_attempt(attempt).await.unwrap();
+    }
+    assert!(world.catalog.objects_of(video, "chunk").await.unwrap().is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_source_that_browsers_cannot_play_waits_for_its_rungs() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    let attempt = world.begin(&lease).await;
+    let mut parts = IngestParts::new(&mut world, video, attempt, 1);
+    parts.plan.rungs = vec![domain::Rung::original(parts.source.size)];
+    world.catalog.plan_encode(&lease, &parts.commit(), world.now).await.unwrap();
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.renditions.len()), (VideoState::Processing, 1));
+    assert!(world.catalog.watchable(video, world.now).await.unwrap().is_none());
+
+    let lease = world.claim(JobKind::Encode).await;
+    world.encode(&lease, 0).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    let attempt = world.begin(&lease).await;
+    let original = [crate::world::rendition(RenditionName::Original, 1280, 720)];
+    let objects = crate::world::objects(video, attempt, &[]);
+    let publication = world.id();
+    let published =
+        sql::RenditionsPublished { attempt, publication, renditions: &original, objects: &objects };
+    world.catalog.publish_renditions(&lease, &published, world.now).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_source_without_rungs_is_ready_at_once() {
+    let mut world = World::new().await;
+    let video = world.playable(0).await;
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn what_the_sweeper_declared_lost_cannot_be_committed() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    let attempt = world.begin(&lease).await;
+    world.advance_ms(LEASE_MS + 1);
+    world.catalog.stale_attempts(world.now, LEASE_MS, 10).await.unwrap();
+    let parts = IngestParts::new(&mut world, video, attempt, 1);
+    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    let late = world.catalog.publish_original(&lease, &parts.commit(), &original, world.now).await;
+    assert!(matches!(late, Err(FencedError::LeaseLost)));
+    assert_eq!(world.seen(video).await.state, VideoState::Processing);
+    assert!(world.catalog.objects_of(video, "original").await.unwrap().is_empty());
+}
