@@ -1,0 +1,123 @@
+//! `sluice doctor`: looks at what the program stands on, before trouble does.
+
+use std::fmt;
+use std::path::Path;
+
+use chassis::{Clock, Settings};
+use store::Store;
+
+/// Below this much free space an upload of the size that is allowed cannot be kept, with its renditions.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// A clock before this was never set: 2026-01-01.
+const CLOCK_UNIX_MS_MIN: i64 = 1_767_225_600_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Good,
+    Warning,
+    Bad,
+}
+
+/// One line of the report.
+#[derive(Debug)]
+pub struct Finding {
+    pub part: &'static str,
+    pub verdict: Verdict,
+    /// What was found and, where it is not good, what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.verdict {
+            Verdict::Good => "ok  ",
+            Verdict::Warning => "warn",
+            Verdict::Bad => "BAD ",
+        };
+        write!(f, "[{mark}] {:<9} {}", self.part, self.text)
+    }
+}
+
+fn finding(part: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
+    Finding { part, verdict, text: text.into() }
+}
+
+/// Everything, in a fixed order.
+pub async fn examine(settings: &Settings, store: &dyn Store, clock: &Clock) -> Vec<Finding> {
+    let mut findings = ffmpeg();
+    findings.push(objects(store).await);
+    findings.push(disk(settings));
+    findings.push(time(clock));
+    findings.push(file_handles());
+    findings
+}
+
+fn ffmpeg() -> Vec<Finding> {
+    let found = transcoder::capabilities::capabilities();
+    let mut findings = vec![finding("ffmpeg", Verdict::Good, format!("FFmpeg {}", found.version))];
+    if found.missing_encoders.is_empty() {
+        findings.push(finding("encoders", Verdict::Good, "libx264, aac"));
+    } else {
+        let missing = found.missing_encoders.join(", ");
+        let advice = format!("this FFmpeg has no {missing}; on Debian: apt install libavcodec59");
+        findings.push(finding("encoders", Verdict::Bad, advice));
+    }
+    for name in found.missing_decoders {
+        findings.push(finding("decoders", Verdict::Warning, format!("this FFmpeg cannot read {name}")));
+    }
+    for (name, what_for) in found.missing_filters {
+        findings.push(finding("filters", Verdict::Warning, format!("no {name}: {what_for} come out wrong")));
+    }
+    findings
+}
+
+async fn objects(store: &dyn Store) -> Finding {
+    match store.probe().await {
+        Ok(()) => finding("store", Verdict::Good, "write, read and delete work"),
+        Err(error) => finding("store", Verdict::Bad, format!("write, read and delete: {error}")),
+    }
+}
+
+fn disk(settings: &Settings) -> Finding {
+    let Some(free) = free_bytes(&settings.data_dir) else {
+        return finding("disk", Verdict::Warning, format!("{}: no answer", settings.data_dir.display()));
+    };
+    let text = format!("{} free in {}", gigabytes(free), settings.data_dir.display());
+    if free < FREE_BYTES_MIN {
+        return finding("disk", Verdict::Warning, format!("{text}: make room, or set SLUICE_DATA_DIR"));
+    }
+    finding("disk", Verdict::Good, text)
+}
+
+/// Free to an ordinary user, in bytes; of the closest folder above that exists.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let folder = std::path::absolute(folder).ok()?;
+    let existing = folder.ancestors().find(|folder| folder.exists())?;
+    let stat = rustix::fs::statvfs(existing).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}
+
+pub fn gigabytes(bytes: u64) -> String {
+    format!("{:.0} GB", bytes as f64 / 1e9)
+}
+
+fn time(clock: &Clock) -> Finding {
+    let now = clock.now();
+    if now.unix_ms() < CLOCK_UNIX_MS_MIN {
+        let text = format!("{} cannot be right: set it (timedatectl set-ntp true)", now.to_rfc3339());
+        return finding("clock", Verdict::Bad, text);
+    }
+    finding("clock", Verdict::Good, now.to_rfc3339())
+}
+
+fn file_handles() -> Finding {
+    const ADVISED: u64 = 65_536;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match limit {
+        Some(limit) if limit < ADVISED => {
+            finding("handles", Verdict::Warning, format!("ulimit -n is {limit}; {ADVISED} advised for streaming"))
+        }
+        Some(limit) => finding("handles", Verdict::Good, format!("ulimit -n is {limit}")),
+        None => finding("handles", Verdict::Good, "ulimit -n is unlimited"),
+    }
+}
