@@ -157,7 +157,9 @@ export class Player {
     select.selectedIndex = selected;
     select.addEventListener('change', () => qualities[select.selectedIndex]?.choose());
     const keys = h('p', { class: 'player-keys' }, 'Space plays · ← → skip · f fills the screen · m mutes');
-    replace(this.#choices, this.#modes(mode), qualities.length > 1 && select, keys);
+    // A plain file is fetched by the browser itself, which cannot show who asks: not for a private video.
+    const modes = this.subject.visibility !== 'private' && this.#modes(mode);
+    replace(this.#choices, modes, qualities.length > 1 && select, keys);
   }
 
   #modes(current: Mode): HTMLElement {

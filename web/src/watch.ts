@@ -82,7 +82,7 @@ function about(video: api.Video): HTMLElement[] {
 function actions(video: api.Video): HTMLElement {
   const row = h('div', { class: 'watch-actions' });
   row.append(action('link', 'Copy link', () => void copyLink(video)));
-  if (video.play_url) row.append(downloadLink(video.play_url));
+  if (video.play_url && video.visibility !== 'private') row.append(downloadLink(video.play_url));
   if (video.author.id === session.user?.id) {
     row.append(action('edit', 'Edit', () => edit(video)));
     row.append(action('trash', 'Delete', () => void remove(video)));
