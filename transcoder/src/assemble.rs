@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use domain::task::{Plan, RenditionOutput};
+use domain::task::{Expected, Plan, RenditionOutput};
 use domain::{ObjectFile, Rung, TrackKind};
+use ffmpeg_next::codec::Parameters;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::packet::Packet;
 use ffmpeg_next::{Rational, format};
 
+use crate::chunk_file::ChunkNote;
 use crate::error::TaskError;
 use crate::progress::Progress;
 use crate::rendition::{self, RenditionParts};
@@ -37,11 +39,12 @@ pub fn assemble(
     for (number, (rung, chunks)) in plan.rungs.iter().zip(chunks).enumerate() {
         let share = 1.0 / plan.rungs.len() as f64;
         let report = |fraction: f64| progress.report((number as f64 + fraction) * share);
-        join(chunks, rung, output, plan, &report)
+        let joined = join(chunks, rung, output, plan, &report)
             .with_context(|| format!("join the chunks of {}", rung.name))?;
         report(PACKAGED);
         let rendition = rendition::package(&parts(rung, audio.is_some(), plan), output)?;
-        verify::rendition(&rendition, &plan.boundaries, &plan.expected, Pictures::Encoded)?;
+        let expected = Expected { frames: Some(joined.frames), ..plan.expected.clone() };
+        verify::rendition(&rendition, &plan.boundaries, &expected, Pictures::Encoded)?;
         renditions.push(rendition);
     }
     verify::aligned(&renditions)?;
@@ -78,6 +81,16 @@ fn parts(rung: &Rung, has_audio: bool, plan: &Plan) -> RenditionParts {
     }
 }
 
+/// What the chunks of one rung say together.
+struct Joined {
+    parameters: Parameters,
+    /// Presentation times in film ticks, in decoding order.
+    pts: Vec<i64>,
+    frames: u64,
+    /// Where the last frame ends, in film ticks.
+    end: i64,
+}
+
 /// Joins the chunks of one rung. Their pictures keep their presentation times; decoding times are made anew
 /// from the order, for the delay of one chunk need not be that of the next.
 fn join(
@@ -86,30 +99,16 @@ fn join(
     output: &Path,
     plan: &Plan,
     report: &dyn Fn(f64),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Joined> {
     let timescale = plan.boundaries.timescale;
-    let mut pts = Vec::new();
-    let mut parameters: Option<ffmpeg_next::codec::Parameters> = None;
-    for chunk in chunks {
-        let mut input = open(chunk)?;
-        let own = input.stream(0).context("a chunk without a stream")?.parameters();
-        if let Some(first) = &parameters {
-            let same = ffi_mux::extradata(first) == ffi_mux::extradata(&own);
-            ensure!(same, "{} was encoded otherwise than the first chunk", chunk.display());
-        }
-        parameters.get_or_insert(own);
-        for packet in packets(&mut input, timescale) {
-            pts.push(packet?.pts().context("a picture without a presentation time")?);
-        }
-    }
+    let joined = read_chunks(chunks, plan)?;
     let spec = TrackSpec {
-        parameters: parameters.context("no chunks")?,
+        parameters: joined.parameters.clone(),
         timescale,
         display_matrix: None,
-        first_pts: *pts.first().context("no pictures")?,
+        first_pts: *joined.pts.first().context("no pictures")?,
     };
-    let pictures = pts.len() as f64;
-    let mut dts = timing::decode_times(&pts).into_iter();
+    let mut dts = timing::decode_times(&joined.pts).into_iter();
     let mut cuts = Cuts::of_pictures(starts_in(&plan.boundaries, timescale));
     let file = ObjectFile::Track(rung.name, TrackKind::Video);
     let mut writer = TrackWriter::create(&output.join(file.to_string()), &spec)?;
@@ -117,7 +116,7 @@ fn join(
         for packet in packets(&mut open(chunk)?, timescale) {
             let mut packet = packet?;
             let pts = packet.pts().context("a picture without a presentation time")?;
-            report(JOINED * (1.0 - dts.len() as f64 / pictures));
+            report(JOINED * (1.0 - dts.len() as f64 / joined.frames as f64));
             packet.set_dts(dts.next());
             let starts_fragment = cuts.at_keyframe(pts, packet.is_key());
             writer.write(packet, starts_fragment)?;
@@ -125,7 +124,40 @@ fn join(
     }
     let missed = cuts.missed().map(|ticks| ticks as f64 / f64::from(timescale));
     ensure!(missed.is_none(), "no keyframe at {missed:?} s, where a fragment starts");
-    writer.finish()
+    let last_shown = joined.pts.iter().max().context("no pictures")?;
+    writer.finish(joined.end - last_shown)?;
+    Ok(joined)
+}
+
+/// Reads the times of all pictures, and holds the count against what encoding said of each chunk.
+fn read_chunks(chunks: &[PathBuf], plan: &Plan) -> anyhow::Result<Joined> {
+    let mut pts = Vec::new();
+    let mut parameters: Option<Parameters> = None;
+    let mut noted = ChunkNote::default();
+    for chunk in chunks {
+        let mut input = open(chunk)?;
+        let note = ChunkNote::read(&input).with_context(|| format!("no note in {}", chunk.display()))?;
+        let own = input.stream(0).context("a chunk without a stream")?.parameters();
+        if let Some(first) = &parameters {
+            let same = ffi_mux::extradata(first) == ffi_mux::extradata(&own);
+            ensure!(same, "{} was encoded otherwise than the first chunk", chunk.display());
+        }
+        parameters.get_or_insert(own);
+        for packet in packets(&mut input, plan.boundaries.timescale) {
+            pts.push(packet?.pts().context("a picture without a presentation time")?);
+        }
+        noted.frames += note.frames;
+        noted.damaged += note.damaged;
+        noted.end = note.end;
+    }
+    let found = pts.len() as u64;
+    ensure!(found == noted.frames, "{found} frames in the chunks, {} were encoded", noted.frames);
+    if let Some(expected) = plan.expected.frames {
+        let missing = expected.abs_diff(found);
+        let damaged = noted.damaged;
+        ensure!(missing <= damaged, "{found} frames, expected {expected}, of which {damaged} were damaged");
+    }
+    Ok(Joined { parameters: parameters.context("no chunks")?, pts, frames: found, end: noted.end })
 }
 
 /// Cuts the encoded sound into fragments beside those of the pictures.
@@ -137,6 +169,7 @@ fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<()>
     let mut spec = TrackSpec { parameters, timescale, display_matrix: None, first_pts: 0 };
     let end = (plan.expected.duration_s * f64::from(timescale)) as i64;
     let mut track: Option<(TrackWriter, Cuts)> = None;
+    let mut duration = 0;
     for packet in packets(&mut input, timescale) {
         let packet = packet?;
         let pts = packet.pts().context("sound without a presentation time")?;
@@ -147,10 +180,12 @@ fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<()>
                 Some((writer, Cuts::of_sound(&starts_in(&plan.boundaries, timescale), pts, end, timescale)));
         }
         let (writer, cuts) = track.as_mut().context("a writer that was just made")?;
-        let starts_fragment = cuts.at_nearest(pts, packet.duration());
+        // A demuxer shortens the last packet of a delayed track, to nothing or less.
+        duration = if packet.duration() > 0 { packet.duration() } else { duration };
+        let starts_fragment = cuts.at_nearest(pts, duration);
         writer.write(packet, starts_fragment)?;
     }
-    track.context("no sound in the sound file")?.0.finish()
+    track.context("no sound in the sound file")?.0.finish(duration)
 }
 
 fn open(path: &Path) -> anyhow::Result<Input> {

@@ -59,9 +59,11 @@ pub fn good_rendition() -> (tempfile::TempDir, rendition::Rendition, Plan) {
 fn chunk(folder: &Path, rung: &Rung, number: u32, options: &str) -> PathBuf {
     let Size { width, height } = rung.size;
     let (start, end) = (number * 2, number * 2 + 2);
+    let ticks = i64::from(end) * i64::from(TIMESCALE);
+    let note = format!("{{\"frames\":50,\"damaged\":0,\"end\":{ticks}}}");
     let line = format!(
         "-f lavfi -i testsrc2=size={width}x{height}:rate=25:duration=6 -vf trim=start={start}:end={end} \
-         -fps_mode passthrough -copyts -c:v libx264 -preset ultrafast -g 50 -sc_threshold 0 {options} {TIMES}"
+         -fps_mode passthrough -copyts -c:v libx264 -preset ultrafast -g 50 -sc_threshold 0 {options} {TIMES} -metadata comment={note}"
     );
     make(folder, &ObjectFile::Chunk(rung.name, number).to_string(), &line)
 }
@@ -131,7 +133,7 @@ fn what_does_not_match_the_plan_is_refused_with_the_figures() {
         (|c| c.chunks[1].truncate(2), "2 chunks of low for a plan of 3"),
         (|c| c.chunks[0][2] = c.chunks[1][2].clone(), "was encoded otherwise"),
         (|c| c.plan.audio = false, "sound is planned: false, given: true"),
-        (|c| c.plan.expected.frames = Some(151), "150 frames, expected 151"),
+        (|c| c.plan.expected.frames = Some(151), "150 frames, expected 151, of which 0 were damaged"),
         (|c| c.plan.expected.duration_s = 6.1, "expected 6.100 s"),
         (|c| c.plan.expected.audio_offset_s = Some(0.05), "expected 0.050 s"),
         (|c| c.plan.boundaries.starts.insert(1, 512 * 13), "no keyframe at"),

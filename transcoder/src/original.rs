@@ -132,7 +132,6 @@ impl<'a> VideoCopy<'a> {
         ensure!(pts == self.facts.clock.ticks(shown_at), "another picture than at the first reading");
         packet.set_pts(Some(pts));
         packet.set_dts(Some(dts));
-        packet.set_duration(self.facts.last_frame_duration.max(1));
         let starts_fragment = self.cuts.at_keyframe(pts, packet.is_key());
         self.writer.write(packet, starts_fragment)
     }
@@ -144,7 +143,7 @@ impl<'a> VideoCopy<'a> {
     fn finish(self) -> anyhow::Result<()> {
         let missed = self.cuts.missed().map(|ticks| self.facts.clock.seconds(ticks));
         ensure!(missed.is_none(), "no keyframe at {missed:?} s, where a fragment starts");
-        self.writer.finish()
+        self.writer.finish(self.facts.last_frame_duration.max(1))
     }
 }
 
@@ -161,6 +160,7 @@ struct AudioCopy<'a> {
     /// Samples in a packet, where its own duration is rounded.
     frame_samples: i64,
     is_exact: bool,
+    last_duration: i64,
 }
 
 impl<'a> AudioCopy<'a> {
@@ -186,6 +186,7 @@ impl<'a> AudioCopy<'a> {
             unframe,
             frame_samples,
             is_exact,
+            last_duration: 0,
         })
     }
 
@@ -199,7 +200,7 @@ impl<'a> AudioCopy<'a> {
         let pts = self.clock.place(pts, duration);
         packet.set_pts(Some(pts));
         packet.set_dts(Some(pts));
-        packet.set_duration(duration);
+        self.last_duration = duration;
         let starts_fragment = self.cuts.at_nearest(pts, duration);
         self.writer(pts)?.write(packet, starts_fragment)
     }
@@ -213,7 +214,7 @@ impl<'a> AudioCopy<'a> {
     }
 
     fn finish(self) -> anyhow::Result<()> {
-        self.writer.context("the audio stream has no packets")?.finish()
+        self.writer.context("the audio stream has no packets")?.finish(self.last_duration)
     }
 }
 

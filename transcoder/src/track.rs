@@ -67,12 +67,12 @@ impl TrackWriter {
         Ok(())
     }
 
-    /// The last packet keeps the duration it came with.
-    pub fn finish(mut self) -> anyhow::Result<()> {
-        if let Some(mut held) = self.held.take() {
-            ensure!(held.duration() > 0, "the last packet has no duration");
-            self.emit(&mut held)?;
-        }
+    /// `last_duration` in ticks: how long the last packet lasts, which no next one tells.
+    pub fn finish(mut self, last_duration: i64) -> anyhow::Result<()> {
+        ensure!(last_duration > 0, "the last packet lasts {last_duration} ticks");
+        let mut held = self.held.take().context("a track without packets")?;
+        held.set_duration(last_duration);
+        self.emit(&mut held)?;
         self.output.write_trailer().context("finish a track file")?;
         // The file is closed before it is opened again.
         drop(self.output);

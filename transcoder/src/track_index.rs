@@ -51,9 +51,10 @@ impl TrackFile {
         &self.samples[start..end]
     }
 
-    /// Film time in ticks at which the last sample ends.
+    /// Film time in ticks at which the last sample ends: when decoding ends, and the delay that reordering brings.
     pub fn end(&self) -> i64 {
-        self.samples.iter().map(|sample| sample.pts + i64::from(sample.duration)).max().unwrap_or(0)
+        let (Some(first), Some(last)) = (self.samples.first(), self.samples.last()) else { return 0 };
+        last.dts + i64::from(last.duration) + first.pts - first.dts
     }
 
     /// Film time in ticks of the first sample that is shown.
