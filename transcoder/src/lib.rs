@@ -8,11 +8,14 @@
 pub mod assemble;
 pub mod boxes;
 pub mod capabilities;
+mod child;
 pub mod chunk_file;
 pub mod codecs;
 pub mod cover;
 pub mod decode;
 pub mod encode_audio;
+#[cfg(test)]
+mod encode_tests;
 pub mod encode_video;
 pub mod encoder;
 pub mod error;
@@ -31,6 +34,7 @@ pub mod probe;
 pub mod progress;
 pub mod progressive;
 pub mod rendition;
+pub mod run;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
@@ -41,4 +45,5 @@ pub mod track;
 pub mod track_index;
 pub mod verify;
 
+pub use child::run_child;
 pub use error::TaskError;

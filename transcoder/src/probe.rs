@@ -17,6 +17,9 @@ use crate::orientation::Orientation;
 use crate::source::{AudioFacts, Chosen, SourceFacts, VideoFacts};
 use crate::{TaskError, judge};
 
+/// For the uploader.
+pub const DAMAGED: &str = "Some pictures are damaged; the video may show errors.";
+
 /// Pictures looked at for size, format and interlacing.
 const LOOKED_AT_MAX: usize = 12;
 /// Packets tried for them; a stream that starts in the middle of a long GOP shows nothing before.
@@ -83,7 +86,7 @@ pub fn measure(input: &mut Input, chosen: &Chosen, limits: &MediaLimits) -> Resu
         warnings.push(cut_off(video_s, declared_s));
     }
     if read.look.damaged {
-        warnings.push("Some pictures are damaged; the video may show errors.".to_owned());
+        warnings.push(DAMAGED.to_owned());
     }
     Ok(SourceFacts { container, video, audio, film_start, duration_s, warnings, whole_until_s })
 }

@@ -1,0 +1,73 @@
+//! What each task does, from its files to its outcome.
+
+use std::path::Path;
+use std::thread;
+
+use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, SourceInfo, Task};
+
+use crate::progress::Progress;
+use crate::source::{self, SourceFacts};
+use crate::{TaskError, assemble, cover, encode_audio, encode_video, judge, original, plan, probe};
+
+pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
+    match task {
+        Task::Ingest { input, output, limits, settings, cover_at_s } => {
+            ingest(input, output, limits, settings, *cover_at_s, progress)
+        }
+        Task::EncodeVideo { input, output, plan, chunk } => {
+            let files = encode_video::encode_video(input, output, plan, *chunk, progress)?;
+            Ok(Outcome::Encode { files })
+        }
+        Task::EncodeAudio { input, output, plan: _ } => {
+            Ok(Outcome::Encode { files: encode_audio::encode_audio(input, output, progress)? })
+        }
+        Task::Assemble { chunks, audio, output, plan } => {
+            let renditions = assemble::assemble(chunks, audio.as_deref(), output, plan, progress)?;
+            Ok(Outcome::Assemble { renditions })
+        }
+        Task::Cover { input, output, limits, at_s } => {
+            let facts = source::open(input, limits)?.facts;
+            Ok(Outcome::Cover(cover::take(input, &facts, output, *at_s)?.covers))
+        }
+    }
+}
+
+fn ingest(
+    input: &Path,
+    output: &Path,
+    limits: &MediaLimits,
+    settings: &EncodeSettings,
+    cover_at_s: Option<f64>,
+    progress: &Progress,
+) -> Result<Outcome, TaskError> {
+    progress.report(0.0);
+    let facts = source::open(input, limits)?.facts;
+    let copied = judge::copyable(&facts);
+    let plan = plan::plan(&facts, settings, copied);
+    // Nothing playable waits behind the covers: both are made at once.
+    let (original, taken) = thread::scope(|scope| {
+        let covers = scope.spawn(|| cover::take(input, &facts, output, cover_at_s));
+        let original = copied.then(|| original::copy(&facts, input, output, &plan, progress)).transpose();
+        let taken = covers.join().unwrap_or_else(|_| Err(anyhow::anyhow!("taking covers panicked").into()));
+        (original, taken)
+    });
+    let (original, taken) = (original?, taken?);
+    let source = info(facts, taken.damaged);
+    Ok(Outcome::Ingest(Ingested { source, original, covers: taken.covers, plan }))
+}
+
+fn info(facts: SourceFacts, damaged: bool) -> SourceInfo {
+    let mut warnings = facts.warnings;
+    if damaged && warnings.is_empty() {
+        warnings.push(probe::DAMAGED.to_owned());
+    }
+    SourceInfo {
+        container: facts.container,
+        video_codec: facts.video.codec.name().to_owned(),
+        audio_codec: facts.audio.map(|audio| audio.codec.name().to_owned()),
+        size: facts.video.size,
+        frame_rate: facts.video.frame_rate,
+        duration_s: facts.duration_s,
+        warnings,
+    }
+}
