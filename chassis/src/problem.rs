@@ -91,6 +91,13 @@ impl Problem {
         self
     }
 
+    /// The same answer under a more telling name.
+    pub fn with_kind(mut self, kind: &'static str, title: &'static str) -> Self {
+        self.0.kind = kind.into();
+        self.0.title = title.into();
+        self
+    }
+
     /// Logged, never sent.
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());

@@ -11,10 +11,14 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 
-use crate::Ids;
+use crate::{Ids, Settings};
 
 const SIGNING_FILE: &str = "signing.pem";
 const VERIFYING_FILE: &str = "verifying.pem";
+
+/// How long a service waits for the key that `api` is about to write: 30 s.
+const WAIT_STEP: std::time::Duration = std::time::Duration::from_millis(100);
+const WAIT_STEPS: u32 = 300;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -121,6 +125,14 @@ impl SigningKey {
         SigningKey::from_pem(&pem)
     }
 
+    /// The configured key, or the one of the data directory, which is made at the first start.
+    pub fn of(settings: &Settings, ids: &Ids) -> Result<Self, KeyError> {
+        match &settings.signing_key {
+            Some(pem) => SigningKey::from_pem(pem),
+            None => SigningKey::load_or_create(&settings.keys_dir(), ids),
+        }
+    }
+
     pub fn verifying(&self) -> VerifyingKey {
         self.verifying.clone()
     }
@@ -170,6 +182,22 @@ impl VerifyingKey {
         ed25519_dalek::VerifyingKey::from_public_key_pem(pem).map_err(|e| malformed(e.to_string()))?;
         let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
         Ok(VerifyingKey(Arc::new(key)))
+    }
+
+    /// The configured key, or the one of the data directory. There `api` writes it at its first start; services that
+    /// start together with it wait a little.
+    pub async fn of(settings: &Settings) -> Result<Self, KeyError> {
+        if let Some(pem) = &settings.verifying_key {
+            return VerifyingKey::from_pem(pem);
+        }
+        let folder = settings.keys_dir();
+        for _ in 0..WAIT_STEPS {
+            if folder.join(VERIFYING_FILE).exists() {
+                break;
+            }
+            tokio::time::sleep(WAIT_STEP).await;
+        }
+        VerifyingKey::load(&folder)
     }
 
     /// Reads what `api` wrote into `folder`.

@@ -1,0 +1,5 @@
+//! The `api` service.
+
+fn main() -> std::process::ExitCode {
+    chassis::program::main(chassis::ServiceName::Api, api::run)
+}

@@ -1,0 +1,291 @@
+//! The shapes that clients see.
+
+use chassis::{Caller, UploadToken};
+use domain::{MediaProblem, RenditionState, VideoState};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::Api;
+
+/// What everyone may know of a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Author {
+    id: String,
+    username: String,
+    display_name: String,
+    avatar_url: Option<String>,
+}
+
+/// A person; what is private is there for the person alone.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct User {
+    id: String,
+    username: String,
+    display_name: String,
+    avatar_url: Option<String>,
+    bio: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[serde(flatten)]
+    own: Option<Own>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Own {
+    email: Option<String>,
+    phone: Option<String>,
+    /// `YYYY-MM-DD`
+    date_of_birth: Option<String>,
+    /// `user` or `admin`
+    role: &'static str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Session {
+    /// Send it as `Authorization: Bearer …`.
+    pub token: String,
+    #[schema(format = DateTime)]
+    pub expires_at: String,
+    pub user: User,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Video {
+    id: String,
+    author: Author,
+    title: String,
+    description: String,
+    tags: Vec<String>,
+    /// `public`, `unlisted` (whoever has the link) or `private`
+    visibility: &'static str,
+    /// `awaiting_upload`, `uploading`, `uploaded`, `processing`, `playable`, `ready`; or the end: `expired`,
+    /// `rejected`, `failed`
+    state: &'static str,
+    /// Of the processing, 0 to 1.
+    progress: f64,
+    duration_s: Option<f64>,
+    /// As shown, in pixels.
+    width: Option<u32>,
+    height: Option<u32>,
+    frame_rate: Option<f64>,
+    /// A plain MP4. This and the other addresses are there once the video is `playable`.
+    play_url: Option<String>,
+    hls_url: Option<String>,
+    cover_url: Option<String>,
+    storyboard_url: Option<String>,
+    /// Base64.
+    thumbhash: Option<String>,
+    renditions: Vec<Rendition>,
+    counts: Counts,
+    liked: bool,
+    error: Option<Failure>,
+    /// One sentence each, e.g. that the file was cut off.
+    warnings: Vec<String>,
+    /// For the owner, while `awaiting_upload`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload: Option<Upload>,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    published_at: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Rendition {
+    /// `original`, `medium` or `low`
+    name: &'static str,
+    /// `pending` or `ready`
+    state: &'static str,
+    width: u32,
+    height: u32,
+    /// This and what follows is there once it is `ready`.
+    size_bytes: Option<u64>,
+    bitrate_bps: Option<u64>,
+    /// RFC 6381
+    codecs: Option<String>,
+    url: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Counts {
+    views: u64,
+    likes: u64,
+    comments: u64,
+}
+
+/// Why a video is `rejected` or `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Failure {
+    /// `/problems/media-…`: the fault is in the file. `/problems/processing-failed`: it is ours.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    detail: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Upload {
+    /// `POST` or `PUT` the file here.
+    url: String,
+    /// For tus 1.0.0 clients.
+    tus_url: String,
+    /// Opens this one upload and nothing else.
+    token: String,
+    #[schema(format = DateTime)]
+    expires_at: String,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Comment {
+    id: String,
+    author: Author,
+    content: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+impl From<sql::Author> for Author {
+    fn from(author: sql::Author) -> Self {
+        Author {
+            id: author.id.to_string(),
+            username: author.username.as_str().to_owned(),
+            display_name: author.display_name,
+            avatar_url: None,
+        }
+    }
+}
+
+impl User {
+    /// With what is private.
+    pub fn own(user: sql::User) -> User {
+        let sql::User { email, phone, date_of_birth, role, .. } = user.clone();
+        User { own: Some(Own { email, phone, date_of_birth, role: role.as_str() }), ..User::public(user) }
+    }
+
+    pub fn public(user: sql::User) -> User {
+        User {
+            id: user.id.to_string(),
+            username: user.username.as_str().to_owned(),
+            display_name: user.display_name,
+            avatar_url: None,
+            bio: user.bio,
+            created_at: user.created_at.to_rfc3339(),
+            own: None,
+        }
+    }
+}
+
+impl From<sql::Comment> for Comment {
+    fn from(comment: sql::Comment) -> Self {
+        Comment {
+            id: comment.id.to_string(),
+            author: comment.author.into(),
+            content: comment.content,
+            created_at: comment.created_at.to_rfc3339(),
+        }
+    }
+}
+
+impl Failure {
+    pub fn of(state: VideoState, failure: Option<sql::Failure>) -> Option<Failure> {
+        match (state, failure) {
+            (VideoState::Rejected, Some(sql::Failure { problem: Some(problem), detail })) => {
+                Some(Failure::rejected(problem, detail))
+            }
+            // What went wrong with us is for the operator's log.
+            (VideoState::Failed | VideoState::Rejected, _) => Some(Failure {
+                kind: "/problems/processing-failed".to_owned(),
+                title: "The video could not be processed",
+                detail: "Something went wrong here, not with your file; the operator can try again."
+                    .to_owned(),
+            }),
+            _ => None,
+        }
+    }
+
+    fn rejected(problem: MediaProblem, detail: String) -> Failure {
+        Failure { kind: problem.problem_type(), title: problem.title(), detail }
+    }
+}
+
+impl Api {
+    pub(crate) fn video_view(&self, video: sql::Video, caller: &Caller) -> Video {
+        let at = Addresses::of(&self.urls.stream, &video);
+        let watchable = video.state.is_watchable();
+        Video {
+            upload: self.upload_view(&video, caller, &at),
+            id: video.id.to_string(),
+            author: video.author.into(),
+            title: video.title,
+            description: video.description,
+            tags: video.tags,
+            visibility: video.visibility.as_str(),
+            state: video.state.as_str(),
+            progress: video.progress,
+            duration_s: video.duration_s,
+            width: video.size.map(|size| size.width),
+            height: video.size.map(|size| size.height),
+            frame_rate: video.frame_rate,
+            hls_url: watchable.then(|| format!("{}/master.m3u8", at.play)),
+            cover_url: video.cover_attempt.filter(|_| watchable).map(|_| format!("{}/cover.jpg", at.play)),
+            storyboard_url: None,
+            thumbhash: video.thumbhash,
+            renditions: video.renditions.into_iter().map(|rendition| at.rendition(rendition)).collect(),
+            play_url: watchable.then_some(at.play),
+            counts: Counts { views: 0, likes: 0, comments: video.comments_count },
+            liked: false,
+            error: Failure::of(video.state, video.failure),
+            warnings: video.warnings,
+            created_at: video.created_at.to_rfc3339(),
+            published_at: video.published_at.map(domain::Timestamp::to_rfc3339),
+        }
+    }
+
+    /// The token lives as long as the video waits, however often it is asked for.
+    fn upload_view(&self, video: &sql::Video, caller: &Caller, at: &Addresses) -> Option<Upload> {
+        if video.state != VideoState::AwaitingUpload || !caller.is(video.author.id) {
+            return None;
+        }
+        let now = self.now();
+        let ends_at = video.created_at.plus_s(i64::try_from(self.upload_token_s).unwrap_or(i64::MAX));
+        let left_s = u64::try_from(ends_at.ms_since(now) / 1000).unwrap_or(0);
+        let UploadToken { token, expires_at } =
+            self.signing_key.upload_token(video.author.id, video.id, now, left_s);
+        Some(Upload {
+            url: at.play.clone(),
+            tus_url: at.tus.clone(),
+            token,
+            expires_at: expires_at.to_rfc3339(),
+            max_bytes: self.upload_bytes_max,
+        })
+    }
+}
+
+struct Addresses {
+    play: String,
+    tus: String,
+}
+
+impl Addresses {
+    fn of(stream_url: &str, video: &sql::Video) -> Addresses {
+        Addresses {
+            play: format!("{stream_url}/stream/videos/{}", video.id),
+            tus: format!("{stream_url}/stream/uploads"),
+        }
+    }
+
+    fn rendition(&self, rendition: sql::Rendition) -> Rendition {
+        let ready = rendition.state == RenditionState::Ready;
+        Rendition {
+            name: rendition.name.as_str(),
+            state: rendition.state.as_str(),
+            width: rendition.size.width,
+            height: rendition.size.height,
+            size_bytes: rendition.size_bytes,
+            bitrate_bps: rendition.bitrate_bps,
+            codecs: rendition.codecs,
+            url: ready.then(|| format!("{}?rendition={}", self.play, rendition.name)),
+        }
+    }
+}
