@@ -1,5 +1,6 @@
 /** The server's HTTP contract as typed functions. Every failure is a `Problem`. */
 
+import { reachable } from './address';
 import { Problem } from './problem';
 import { session, type Session, type User } from './session';
 
@@ -76,15 +77,15 @@ export const isMoving = (state: VideoState): boolean =>
   state === 'uploaded' || state === 'processing' || state === 'playable';
 
 export const register = (username: string, password: string): Promise<User> =>
-  request('POST', '/api/users', { body: { username, password } });
+  request('POST', '/api/users', { body: { username, password }, anonymous: true });
 
 export const logIn = (username: string, password: string): Promise<Session> =>
-  request('POST', '/api/sessions', { body: { username, password } });
+  request('POST', '/api/sessions', { body: { username, password }, anonymous: true });
 
 export const logOut = (): Promise<void> => request('DELETE', '/api/sessions');
 
 export const setUp = (token: string, username: string, password: string): Promise<unknown> =>
-  request('POST', '/api/setup', { body: { token, username, password } });
+  request('POST', '/api/setup', { body: { token, username, password }, anonymous: true });
 
 export const publicVideos = (cursor: string | null, signal: AbortSignal): Promise<Page<Video>> =>
   request('GET', `/api/videos?${paging(cursor)}`, { signal });
@@ -129,17 +130,20 @@ interface Options {
   body?: unknown;
   signal?: AbortSignal;
   accept?: string;
+  /** What is asked before one is known, or to become another. */
+  anonymous?: boolean;
 }
 
 async function request<T>(method: string, path: string, options: Options = {}): Promise<T> {
   const response = await send(method, path, options);
   const text = await response.text();
-  return (text === '' ? undefined : JSON.parse(text)) as T;
+  return (text === '' ? undefined : JSON.parse(text, asReachable)) as T;
 }
 
-async function send(method: string, path: string, { body, signal, accept }: Options): Promise<Response> {
+async function send(method: string, path: string, options: Options): Promise<Response> {
+  const { body, signal, accept, anonymous } = options;
   const headers = new Headers({ Accept: accept ?? 'application/json' });
-  const authorization = bearer(path);
+  const authorization = anonymous ? null : bearer(path);
   if (authorization) headers.set('Authorization', authorization);
   if (body !== undefined) headers.set('Content-Type', 'application/json');
   const response = await fetch(path, {
@@ -152,6 +156,11 @@ async function send(method: string, path: string, { body, signal, accept }: Opti
   // The session ended elsewhere: forget it, so that the page offers to log in again.
   if (response.status === 401 && authorization) session.end();
   throw Problem.of(response.status, await response.text(), response.headers.get('Retry-After'));
+}
+
+function asReachable(key: string, value: unknown): unknown {
+  const isAddress = (key === 'url' || key.endsWith('_url')) && typeof value === 'string';
+  return isAddress ? reachable(value) : value;
 }
 
 function videoPath(id: string): string {

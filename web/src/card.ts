@@ -125,8 +125,7 @@ export class VideoCard {
       return;
     }
     this.#drawnCover = video.cover_url;
-    tint(this.#picture, video);
-    replace(this.#image, cover(video, this.context.signal));
+    replace(this.#image, tint(video), cover(video, this.context.signal));
   }
 
   #renderStage(stage: Stage | null, watchable: boolean): void {

@@ -40,7 +40,7 @@ export class Comments {
       const enter = h('button', { class: 'button', type: 'button', click: () => void signIn() }, 'Log in to comment');
       return h('div', {}, enter);
     }
-    const text = h('textarea', { class: 'input', rows: 2, required: true, placeholder: 'Say something about it' });
+    const text = h('textarea', { class: 'input', rows: 2, required: true, maxlength: 2000, placeholder: 'Say something about it' });
     const element = form('Comment', [field('Your comment', 'content', text)], async ({ content }) => {
       this.#list.prepend(this.#item(await api.addComment(this.video.id, content ?? '')));
       element.reset();

@@ -1,6 +1,6 @@
 /** The picture of a video: its thumbhash at once, the cover when it has come. */
 
-import { thumbHashToDataURL } from 'thumbhash';
+import { thumbHashToRGBA } from 'thumbhash';
 
 import * as api from './api';
 import { h } from './dom';
@@ -23,9 +23,17 @@ export function posterUrl(video: api.Video): string | null {
   return video.visibility === 'private' ? null : video.cover_url;
 }
 
-/** A blurred picture of thirty bytes, as the background of the box that the cover will fill. */
-export function tint(box: HTMLElement, video: api.Video): void {
-  box.style.backgroundImage = video.thumbhash ? `url(${placeholder(video.thumbhash)})` : '';
+/** A blurred picture of thirty bytes, for the time until the cover has come, and for the room beside it. */
+export function tint(video: api.Video): HTMLCanvasElement | null {
+  if (!video.thumbhash) return null;
+  try {
+    const { w, h: height, rgba } = thumbHashToRGBA(Uint8Array.from(atob(video.thumbhash), (char) => char.charCodeAt(0)));
+    const canvas = h('canvas', { class: 'cover-tint', width: w, height });
+    canvas.getContext('2d')?.putImageData(new ImageData(new Uint8ClampedArray(rgba), w, height), 0, 0);
+    return canvas;
+  } catch {
+    return null;
+  }
 }
 
 async function showPrivately(image: HTMLImageElement, url: string, signal: AbortSignal): Promise<void> {
@@ -35,13 +43,5 @@ async function showPrivately(image: HTMLImageElement, url: string, signal: Abort
     image.src = local;
   } catch {
     image.remove();
-  }
-}
-
-function placeholder(thumbhash: string): string {
-  try {
-    return thumbHashToDataURL(Uint8Array.from(atob(thumbhash), (char) => char.charCodeAt(0)));
-  } catch {
-    return '';
   }
 }

@@ -44,9 +44,15 @@ async function listen(id: string, signal: AbortSignal, tell: (video: api.Video) 
     const response = await api.videoEvents(id, signal);
     if (!response.body) return;
     for await (const event of events(response.body)) {
-      const progress = event.name === 'progress' ? progressOf(event.data) : null;
-      // A new state or rendition brings addresses and sizes with it: fetch them. A percent is told as it is.
-      video = progress === null ? await api.video(id, signal) : { ...video, progress };
+      const news = parse(event.data);
+      if (typeof news.progress === 'number') {
+        video = { ...video, progress: news.progress };
+      } else if (news.state !== video.state && event.name === 'state') {
+        // A new state brings addresses, sizes or reasons with it.
+        video = await api.video(id, signal);
+      } else {
+        continue;
+      }
       tell(video);
     }
   } catch (error) {
@@ -57,13 +63,11 @@ async function listen(id: string, signal: AbortSignal, tell: (video: api.Video) 
   }
 }
 
-function progressOf(data: string): number | null {
+function parse(data: string): { progress?: unknown; state?: unknown } {
   try {
-    const value: unknown = JSON.parse(data);
-    const progress = typeof value === 'object' && value !== null ? (value as { progress?: unknown }).progress : value;
-    return typeof progress === 'number' ? progress : null;
+    return (JSON.parse(data) as object | null) ?? {};
   } catch {
-    return null;
+    return {};
   }
 }
 

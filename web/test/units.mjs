@@ -11,6 +11,7 @@ let format;
 let events;
 let Problem;
 let stageOf;
+let reachable;
 
 before(async () => {
   vite = await createServer({
@@ -24,6 +25,7 @@ before(async () => {
   format = await vite.ssrLoadModule('/src/format.ts');
   ({ events } = await vite.ssrLoadModule('/src/events.ts'));
   ({ Problem } = await vite.ssrLoadModule('/src/problem.ts'));
+  ({ reachable } = await vite.ssrLoadModule('/src/address.ts'));
   ({ stageOf } = await vite.ssrLoadModule('/src/stage.ts'));
 });
 
@@ -83,6 +85,18 @@ test('a refusal is told in the words of the server, and a finished video needs n
   const { label, detail, tone } = stageOf({ state: 'rejected', error });
   assert.deepEqual({ label, detail, tone }, { label: error.title, detail: error.detail, tone: 'bad' });
   assert.equal(stageOf({ state: 'ready', error: null }), null);
+});
+
+test('a server that knows itself by its loopback address is reached by the name that the page has', () => {
+  const at = (address, here) => reachable(address, new URL(here));
+  const media = 'http://127.0.0.1:8000/stream/videos/1?rendition=low';
+  const path = '/stream/videos/1?rendition=low';
+  assert.equal(at(media, 'http://127.0.0.1:8000'), media);
+  assert.equal(at(media, 'http://localhost:8000'), `http://localhost:8000${path}`);
+  assert.equal(at(media, 'http://192.168.1.5:8000'), `http://192.168.1.5:8000${path}`);
+  assert.equal(at(media, 'https://v.example'), `https://v.example${path}`);
+  assert.equal(at('http://127.0.0.1:9000/a', 'http://localhost:8000'), 'http://127.0.0.1:9000/a');
+  assert.equal(at('https://cdn.example/a', 'https://v.example'), 'https://cdn.example/a');
 });
 
 async function read(wire, piece_bytes) {
