@@ -1,0 +1,150 @@
+//! Sends tasks to the child as the scheduler does: JSON in, JSON lines out, a process for each task.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use domain::task::{
+    Covers, EncodeSettings, Event, MediaLimits, Outcome, OutputFile, Plan, RenditionOutput, SourceInfo, Task,
+};
+use domain::{ObjectFile, RenditionName};
+
+#[derive(Debug)]
+pub enum Verdict {
+    Made(Box<Made>),
+    Rejected { problem: String, detail: String },
+    Failed(String),
+}
+
+/// Everything that came of one source.
+#[derive(Debug)]
+pub struct Made {
+    pub source: SourceInfo,
+    pub covers: Covers,
+    pub plan: Plan,
+    pub copied: Option<RenditionName>,
+    pub renditions: Vec<RenditionOutput>,
+    ingested: PathBuf,
+    assembled: PathBuf,
+}
+
+impl Made {
+    /// Where the files of a rendition lie.
+    pub fn folder_of(&self, rendition: &RenditionOutput) -> &Path {
+        if self.copied == Some(rendition.name) { &self.ingested } else { &self.assembled }
+    }
+}
+
+/// Ingest, every chunk, the sound, assemble.
+pub fn whole_way(input: &Path, scratch: &Path) -> Verdict {
+    steps(input, scratch).unwrap_or_else(|verdict| verdict)
+}
+
+pub fn limits() -> MediaLimits {
+    MediaLimits { duration_s_max: 7200.0, pixels_max: 35_389_440, streams_max: 16 }
+}
+
+/// Quick, because what is tested is not x264.
+pub fn settings() -> EncodeSettings {
+    EncodeSettings { crf: 23.0, x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0, chunk_s: None }
+}
+
+fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
+    let folder = |name: &str| {
+        let folder = scratch.join(name);
+        std::fs::create_dir(&folder).expect("a fresh folder");
+        folder
+    };
+    let (ingested, encoded, assembled) = (folder("ingested"), folder("encoded"), folder("assembled"));
+    let input = input.to_owned();
+    let ingest = Task::Ingest {
+        input: input.clone(),
+        output: ingested.clone(),
+        limits: limits(),
+        settings: settings(),
+        cover_at_s: None,
+    };
+    let Outcome::Ingest(ingest) = run(&ingest)? else { return Err(unexpected("ingest")) };
+    let mut files: Vec<OutputFile> = ingest.covers.files.clone();
+    files.extend(ingest.original.iter().flat_map(|original| original.files.clone()));
+    present(&ingested, &files)?;
+
+    let plan = ingest.plan;
+    let mut renditions: Vec<RenditionOutput> = ingest.original.into_iter().collect();
+    let copied = renditions.first().map(|original| original.name);
+    if !plan.rungs.is_empty() {
+        for chunk in 0..plan.chunks.len() as u32 {
+            let (input, output, plan) = (input.clone(), encoded.clone(), plan.clone());
+            encode(&Task::EncodeVideo { input, output, plan, chunk }, &encoded)?;
+        }
+        if plan.audio {
+            let (input, output, plan) = (input.clone(), encoded.clone(), plan.clone());
+            encode(&Task::EncodeAudio { input, output, plan }, &encoded)?;
+        }
+        let chunk = |name, number| encoded.join(ObjectFile::Chunk(name, number).to_string());
+        let numbers = || 0..plan.chunks.len() as u32;
+        let assemble = Task::Assemble {
+            chunks: plan.rungs.iter().map(|rung| numbers().map(|n| chunk(rung.name, n)).collect()).collect(),
+            audio: plan.audio.then(|| encoded.join(ObjectFile::ChunkAudio.to_string())),
+            output: assembled.clone(),
+            plan: plan.clone(),
+        };
+        let Outcome::Assemble { renditions: made } = run(&assemble)? else {
+            return Err(unexpected("assemble"));
+        };
+        present(&assembled, &made.iter().flat_map(|rendition| rendition.files.clone()).collect::<Vec<_>>())?;
+        renditions.extend(made);
+    }
+    let (source, covers) = (ingest.source, ingest.covers);
+    Ok(Verdict::Made(Box::new(Made { source, covers, plan, copied, renditions, ingested, assembled })))
+}
+
+fn encode(task: &Task, folder: &Path) -> Result<(), Verdict> {
+    match run(task)? {
+        Outcome::Encode { files } => present(folder, &files),
+        _ => Err(unexpected("encode")),
+    }
+}
+
+/// Every file that is reported is there, with the size that is reported, under a name of the contract.
+fn present(folder: &Path, files: &[OutputFile]) -> Result<(), Verdict> {
+    for file in files {
+        let known = file.name.parse::<ObjectFile>().is_ok();
+        let bytes = std::fs::metadata(folder.join(&file.name)).map(|found| found.len()).unwrap_or(0);
+        if !known || bytes != file.bytes || bytes == 0 {
+            return Err(Verdict::Failed(format!("{file:?} has {bytes} bytes")));
+        }
+    }
+    Ok(())
+}
+
+fn unexpected(step: &str) -> Verdict {
+    Verdict::Failed(format!("{step} answered with another step's outcome"))
+}
+
+/// Runs one child to its end; its last line is the outcome.
+pub fn run(task: &Task) -> Result<Outcome, Verdict> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_transcoder"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the child starts");
+    let json = serde_json::to_vec(task).expect("a task is JSON");
+    child.stdin.take().expect("a pipe").write_all(&json).expect("the child reads its task");
+    let output = child.wait_with_output().expect("the child ends");
+    let lines = String::from_utf8(output.stdout).expect("events are text");
+    let last = lines.lines().last().unwrap_or_default();
+    match serde_json::from_str(last) {
+        Ok(Event::Done { outcome }) => Ok(outcome),
+        Ok(Event::Rejected { problem, detail }) => {
+            Err(Verdict::Rejected { problem: problem.to_string(), detail })
+        }
+        Ok(Event::Failed { detail }) => Err(Verdict::Failed(detail)),
+        _ => Err(Verdict::Failed(format!(
+            "{}, last line `{last}`: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ))),
+    }
+}
