@@ -1,1 +1,32 @@
+//! Bytes in (uploads) and bytes out (watching).
+//!
+//! Knows layouts (lists of inline bytes and extents of stored objects) and nothing else of media.
+//!
+//! **Invariant:** below a publication there is no SQL; whether a video is there at all is never older than a
+//! second.
 
+mod answer;
+mod conditional;
+mod cover;
+mod digest;
+mod disposition;
+mod failure;
+mod hls;
+mod layout_body;
+mod multipart;
+mod package;
+mod playlist;
+mod progressive;
+mod publication;
+mod publication_file;
+mod range;
+mod receive;
+mod run;
+mod segments;
+mod server;
+mod upload;
+mod upload_request;
+mod watch;
+
+pub use run::{main, run};
+pub use server::{Deps, StreamServer, routes};

@@ -1,0 +1,233 @@
+//! How bytes are answered: validators, ranges, caching, and the headers that keep a browser from guessing.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use chassis::{ConcurrencyBucket, Problem};
+use domain::{Layout, Piece, Visibility};
+use std::error::Error;
+
+use futures::TryStreamExt;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use store::{Store, StoreError};
+
+use crate::conditional::{Decision, Validators};
+use crate::layout_body::{self, Files};
+use crate::range::{self, Selection};
+
+/// Between the parts of a `multipart/byteranges` answer. Fixed, so that equal requests have equal answers; that a
+/// film contains it by chance is as likely as guessing a key.
+const PARTS_BOUNDARY: &str = "sluice-7c9d1f0b6e5a4c38-part";
+
+/// How long an answer may be kept, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// Names that always mean the same bytes.
+    Immutable,
+    /// Names that point at what is live now: a deletion has to show within a second.
+    Pointer,
+    /// Not for everyone's eyes.
+    Private,
+}
+
+impl Caching {
+    pub fn of(visibility: Visibility, public: Caching) -> Caching {
+        if visibility == Visibility::Private { Caching::Private } else { public }
+    }
+
+    fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Caching::Immutable => "public, max-age=31536000, immutable",
+            Caching::Pointer => "public, max-age=1",
+            Caching::Private => "private, no-store",
+        })
+    }
+}
+
+/// What is known of an answer apart from its bytes.
+pub struct Description {
+    pub validators: Validators,
+    pub content_type: &'static str,
+    pub caching: Caching,
+    pub disposition: Option<HeaderValue>,
+}
+
+/// The parts of a request that decide about an answer.
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+}
+
+/// Why a layout was not answered.
+pub enum Refusal {
+    Problem(Problem),
+    /// The store could not begin; nothing was sent yet.
+    Store(StoreError),
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal::Problem(problem)
+    }
+}
+
+/// Answers with a layout over stored objects, or the ranges asked for.
+pub async fn layout(
+    asked: &Asked<'_>,
+    store: Arc<dyn Store>,
+    streams: &ConcurrencyBucket,
+    description: &Description,
+    files: &Files,
+    layout: &Layout,
+) -> Result<Response, Refusal> {
+    let total = layout.bytes();
+    let selection = match description.validators.decide(asked.headers) {
+        Decision::NotModified => return Ok(not_modified(description)),
+        Decision::PreconditionFailed => return Err(precondition_failed().into()),
+        Decision::Send { range } => select(asked, range, total),
+    };
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), description);
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let sent = match selection {
+        Selection::Unsatisfiable => return Err(unsatisfiable(total).into()),
+        Selection::Whole => None,
+        Selection::Parts(parts) => Some(parts_layout(&mut response, description, layout, &parts, total)),
+    };
+    let bytes = sent.as_ref().map_or(total, Layout::bytes);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    if asked.method == Method::HEAD {
+        return Ok(response);
+    }
+    let permit = streams.acquire()?;
+    let sent = sent.unwrap_or_else(|| layout.clone());
+    let stream = layout_body::open(store, files.clone(), sent).await.map_err(Refusal::Store)?;
+    // The place is taken for as long as the bytes flow.
+    *response.body_mut() = Body::from_stream(stream.inspect_err(move |error| {
+        let _taken = &permit;
+        // The client sees the connection break; why, only the log can say.
+        tracing::error!(%error, source = error.source().map(tracing::field::display), "a stream broke off");
+    }));
+    Ok(response)
+}
+
+/// Answers with a few bytes that are in memory.
+pub fn bytes(asked: &Asked<'_>, description: &Description, bytes: bytes::Bytes) -> Result<Response, Problem> {
+    match description.validators.decide(asked.headers) {
+        Decision::NotModified => return Ok(not_modified(description)),
+        Decision::PreconditionFailed => return Err(precondition_failed()),
+        Decision::Send { .. } => {}
+    }
+    let mut response = Response::new(Body::empty());
+    describe(response.headers_mut(), description);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    if asked.method != Method::HEAD {
+        *response.body_mut() = Body::from(bytes);
+    }
+    Ok(response)
+}
+
+/// `Range` is defined for GET alone. Two `Range` headers are none.
+fn select(asked: &Asked<'_>, allowed: bool, total: u64) -> Selection {
+    let mut ranges = asked.headers.get_all(RANGE).iter();
+    match (ranges.next(), ranges.next()) {
+        (Some(range), None) if allowed && asked.method == Method::GET => {
+            range.to_str().map_or(Selection::Whole, |range| range::select(range, total))
+        }
+        _ => Selection::Whole,
+    }
+}
+
+/// Sets status and headers for some parts of the layout, and answers what to send.
+fn parts_layout(
+    response: &mut Response,
+    description: &Description,
+    layout: &Layout,
+    parts: &[std::ops::Range<u64>],
+    total: u64,
+) -> Layout {
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let slice = |part: &std::ops::Range<u64>| layout.slice(part.start, part.end - part.start);
+    if let [part] = parts {
+        response.headers_mut().insert(CONTENT_RANGE, ascii(content_range(part, total)));
+        return slice(part);
+    }
+    let kind = format!("multipart/byteranges; boundary={PARTS_BOUNDARY}");
+    response.headers_mut().insert(CONTENT_TYPE, ascii(kind));
+    let mut body = Layout::default();
+    for part in parts {
+        let header = format!(
+            "\r\n--{PARTS_BOUNDARY}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
+            description.content_type,
+            content_range(part, total)
+        );
+        body.pieces.push(Piece::Inline(header.into_bytes()));
+        body.pieces.extend(slice(part).pieces);
+    }
+    body.pieces.push(Piece::Inline(format!("\r\n--{PARTS_BOUNDARY}--\r\n").into_bytes()));
+    body
+}
+
+fn content_range(part: &std::ops::Range<u64>, total: u64) -> String {
+    format!("bytes {}-{}/{total}", part.start, part.end - 1)
+}
+
+/// RFC 9110 §15.4.5: what a cache needs to refresh what it has.
+fn not_modified(description: &Description) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    describe(response.headers_mut(), description);
+    response.headers_mut().remove(CONTENT_TYPE);
+    response.headers_mut().remove(CONTENT_DISPOSITION);
+    response
+}
+
+fn describe(headers: &mut HeaderMap, description: &Description) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(description.content_type));
+    headers.insert(ETAG, ascii(description.validators.quoted_etag()));
+    headers.insert(LAST_MODIFIED, ascii(description.validators.http_date()));
+    headers.insert(CACHE_CONTROL, description.caching.header());
+    if let Some(disposition) = &description.disposition {
+        headers.insert(CONTENT_DISPOSITION, disposition.clone());
+    }
+    for (name, value) in &FOR_BROWSERS {
+        headers.insert(name.clone(), HeaderValue::from_static(value));
+    }
+}
+
+/// Uploaded bytes are data, wherever a browser meets them: they run nothing and load nothing. Other sites may
+/// show them.
+static FOR_BROWSERS: [(HeaderName, &str); 4] = [
+    (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'; media-src 'self'; img-src 'self'"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+    (HeaderName::from_static("timing-allow-origin"), "*"),
+];
+
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("made of ids, numbers and words of ours")
+}
+
+fn unsatisfiable(total: u64) -> Problem {
+    Problem::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "/problems/range-not-satisfiable",
+        "The range lies outside of the file",
+        format!("The file has {total} bytes; ask for a part of them."),
+    )
+    .with_header(CONTENT_RANGE, ascii(format!("bytes */{total}")))
+}
+
+fn precondition_failed() -> Problem {
+    Problem::new(
+        StatusCode::PRECONDITION_FAILED,
+        "/problems/precondition-failed",
+        "It is not what you have",
+        "The file is another one than `If-Match` or `If-Unmodified-Since` expects; ask again without them.",
+    )
+}

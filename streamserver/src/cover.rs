@@ -1,0 +1,126 @@
+//! `GET /stream/videos/:vid/cover.jpg` and `.webp`.
+
+use axum::extract::State;
+use axum::response::Response;
+use chassis::{Caller, Path, Problem, Query};
+use domain::{COVER_WIDTHS_PX, CoverFormat, ObjectFile, ObjectKey, VideoId};
+use http::{HeaderMap, Method};
+
+use crate::StreamServer;
+use crate::answer::{self, Asked, Caching, Description};
+use crate::conditional::Validators;
+
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Width in pixels: 120, 240, 480 or 720, by default the largest there is. Another one, or one that the film is
+    /// too small for, answers with the nearest that exists.
+    w: Option<u32>,
+}
+
+/// Cover as JPEG
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/cover.jpg",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id"), Wanted),
+    responses(
+        (status = 200, description = "the picture", content_type = "image/jpeg"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id or width", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, or not yours to see", content_type = "application/problem+json"),
+    )
+)]
+pub async fn jpeg(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path(video): Path<VideoId>,
+    Query(wanted): Query<Wanted>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asked = Asked { method: &method, headers: &headers };
+    cover(&server, &caller, video, &wanted, CoverFormat::Jpeg, &asked).await
+}
+
+/// Cover as WebP
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/cover.webp",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id"), Wanted),
+    responses(
+        (status = 200, description = "the picture", content_type = "image/webp"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id or width", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, or not yours to see", content_type = "application/problem+json"),
+    )
+)]
+pub async fn webp(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path(video): Path<VideoId>,
+    Query(wanted): Query<Wanted>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asked = Asked { method: &method, headers: &headers };
+    cover(&server, &caller, video, &wanted, CoverFormat::Webp, &asked).await
+}
+
+async fn cover(
+    server: &StreamServer,
+    caller: &Caller,
+    video: VideoId,
+    wanted: &Wanted,
+    format: CoverFormat,
+    asked: &Asked<'_>,
+) -> Result<Response, Problem> {
+    let watchable = server.watch.watchable(video, caller).await?;
+    let (Some(attempt), Some(width_max)) = (watchable.cover_attempt, watchable.cover_width_max) else {
+        return Err(Problem::not_found());
+    };
+    let key =
+        ObjectKey { video, attempt, file: ObjectFile::Cover(nearest_width(wanted.w, width_max), format) };
+    let description = Description {
+        validators: Validators {
+            etag: format!("{attempt}.{}", key.file),
+            last_modified: watchable.published_at,
+        },
+        content_type: key.file.content_type(),
+        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        disposition: None,
+    };
+    let picture = server.watch.picture(key, caller).await?;
+    answer::bytes(asked, &description, picture)
+}
+
+/// Of the widths up to `width_max`, which is itself the only one where the film is smaller than all.
+fn nearest_width(wanted: Option<u32>, width_max: u32) -> u32 {
+    let made = COVER_WIDTHS_PX.into_iter().filter(|width| *width <= width_max);
+    let wanted = wanted.unwrap_or(width_max);
+    made.min_by_key(|width| width.abs_diff(wanted)).unwrap_or(width_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_width_that_was_made() {
+        for (wanted, width_max, expected) in [
+            (None, 720, 720),
+            (None, 480, 480),
+            (None, 90, 90),
+            (Some(240), 720, 240),
+            (Some(300), 720, 240),
+            (Some(400), 720, 480),
+            (Some(720), 240, 240),
+            (Some(0), 720, 120),
+            (Some(u32::MAX), 720, 720),
+            (Some(720), 90, 90),
+        ] {
+            assert_eq!(nearest_width(wanted, width_max), expected, "{wanted:?} of {width_max}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! HLS playlists (RFC 8216bis; Apple's authoring rules) as text. Pure: what goes in decides every byte.
+
+use std::fmt::Write;
+
+use domain::{RenditionName, Size, TrackKind};
+
+use crate::publication_file::PublicationFile;
+use crate::segments::Segment;
+
+/// Players start on the variant listed first; this bit rate plays nearly everywhere.
+const FIRST_VARIANT_BPS: f64 = 2_000_000.0;
+
+/// One rendition as players choose it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    pub name: RenditionName,
+    pub size: Size,
+    pub frame_rate: f64,
+    /// RFC 6381.
+    pub video_codec: String,
+    pub video_rate: Rate,
+    /// `None`: a film without sound.
+    pub audio: Option<VariantAudio>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantAudio {
+    /// The rendition whose name the audio track goes by; renditions that share a track name the same one.
+    pub track_of: RenditionName,
+    pub codec: String,
+    pub rate: Rate,
+}
+
+/// Measured over the segments, in bit/s.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rate {
+    pub peak_bps: u64,
+    pub average_bps: u64,
+}
+
+/// The multivariant playlist. Its links start with `base`, e.g. `<publication>/`.
+pub fn master(base: &str, variants: &[Variant]) -> String {
+    let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+    let mut groups: Vec<RenditionName> = Vec::new();
+    for audio in variants.iter().filter_map(|variant| variant.audio.as_ref()) {
+        if !groups.contains(&audio.track_of) {
+            groups.push(audio.track_of);
+            text.push_str(&audio_group(base, audio.track_of));
+        }
+    }
+    for variant in in_order(variants) {
+        text.push_str(&stream_line(variant));
+        let playlist = PublicationFile::MediaPlaylist(variant.name, TrackKind::Video);
+        push(&mut text, format_args!("{base}{playlist}"));
+    }
+    text
+}
+
+/// A media playlist. `target_s` is the publication's: every track of it has the same.
+pub fn media(rendition: RenditionName, kind: TrackKind, segments: &[Segment], target_s: u64) -> String {
+    let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n");
+    push(&mut text, format_args!("#EXT-X-TARGETDURATION:{target_s}"));
+    push(&mut text, format_args!("#EXT-X-MEDIA-SEQUENCE:1"));
+    push(&mut text, format_args!("#EXT-X-PLAYLIST-TYPE:VOD"));
+    push(&mut text, format_args!("#EXT-X-INDEPENDENT-SEGMENTS"));
+    push(&mut text, format_args!("#EXT-X-MAP:URI=\"{}\"", PublicationFile::Init(rendition, kind)));
+    for (number, segment) in (1..).zip(segments) {
+        push(&mut text, format_args!("#EXTINF:{:.5},", segment.duration_s));
+        push(&mut text, format_args!("{}", PublicationFile::Segment(rendition, kind, number)));
+    }
+    text.push_str("#EXT-X-ENDLIST\n");
+    text
+}
+
+/// Segments are at most half a second longer than this, because `EXTINF` is compared after rounding.
+pub fn target_duration_s<'a>(tracks: impl IntoIterator<Item = &'a [Segment]>) -> u64 {
+    let longest = tracks.into_iter().flatten().map(|segment| segment.duration_s).fold(0.0, f64::max);
+    (longest.round() as u64).max(1)
+}
+
+/// The peak is that of the busiest run of segments between half and one and a half target durations long
+/// (RFC 8216bis §4.4.6.2); a short first segment does not count by itself.
+pub fn rate(segments: &[Segment], target_s: u64) -> Rate {
+    let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let duration_s: f64 = segments.iter().map(|segment| segment.duration_s).sum();
+    let average_bps = bits_per_second(bytes, duration_s);
+    let (shortest_s, longest_s) = (0.5 * target_s as f64, 1.5 * target_s as f64);
+    let mut peak_bps = 0;
+    for first in 0..segments.len() {
+        let (mut run_bytes, mut run_s) = (0, 0.0);
+        for segment in &segments[first..] {
+            run_bytes += segment.bytes;
+            run_s += segment.duration_s;
+            if run_s > longest_s {
+                break;
+            }
+            if run_s >= shortest_s {
+                peak_bps = peak_bps.max(bits_per_second(run_bytes, run_s));
+            }
+        }
+    }
+    // A film shorter than half a target duration has no such run.
+    Rate { peak_bps: peak_bps.max(average_bps), average_bps }
+}
+
+fn bits_per_second(bytes: u64, duration_s: f64) -> u64 {
+    if duration_s > 0.0 { (bytes as f64 * 8.0 / duration_s).ceil() as u64 } else { 0 }
+}
+
+fn audio_group(base: &str, track_of: RenditionName) -> String {
+    let playlist = PublicationFile::MediaPlaylist(track_of, TrackKind::Audio);
+    format!(
+        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{}\",NAME=\"Audio\",LANGUAGE=\"und\",DEFAULT=YES,AUTOSELECT=YES,\
+         URI=\"{base}{playlist}\"\n",
+        group_id(track_of)
+    )
+}
+
+fn stream_line(variant: &Variant) -> String {
+    let bandwidth = variant.bandwidth();
+    let mut line = format!(
+        "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{}\",RESOLUTION={}x{},FRAME-RATE={:.3}",
+        bandwidth.peak_bps,
+        bandwidth.average_bps,
+        variant.codecs(),
+        variant.size.width,
+        variant.size.height,
+        variant.frame_rate,
+    );
+    if let Some(audio) = &variant.audio {
+        line.push_str(&format!(",AUDIO=\"{}\"", group_id(audio.track_of)));
+    }
+    line.push('\n');
+    line
+}
+
+fn group_id(track_of: RenditionName) -> String {
+    format!("audio-{track_of}")
+}
+
+/// The one nearest to [`FIRST_VARIANT_BPS`] first, then the others as they come.
+fn in_order(variants: &[Variant]) -> Vec<&Variant> {
+    let distance = |variant: &Variant| {
+        let average_bps = variant.bandwidth().average_bps.max(1) as f64;
+        (average_bps / FIRST_VARIANT_BPS).ln().abs()
+    };
+    let mut ordered: Vec<&Variant> = variants.iter().collect();
+    let first = (0..ordered.len()).min_by(|a, b| distance(ordered[*a]).total_cmp(&distance(ordered[*b])));
+    if let Some(first) = first {
+        ordered[..=first].rotate_right(1);
+    }
+    ordered
+}
+
+impl Variant {
+    /// Video and audio together, as they are played.
+    fn bandwidth(&self) -> Rate {
+        let audio = self.audio.as_ref().map(|audio| audio.rate).unwrap_or_default();
+        Rate {
+            peak_bps: self.video_rate.peak_bps + audio.peak_bps,
+            average_bps: self.video_rate.average_bps + audio.average_bps,
+        }
+    }
+
+    fn codecs(&self) -> String {
+        match &self.audio {
+            Some(audio) => format!("{},{}", self.video_codec, audio.codec),
+            None => self.video_codec.clone(),
+        }
+    }
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a String takes every line");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use m3u8_rs::{MediaPlaylistType, Playlist};
+
+    fn segment(duration_s: f64, bytes: u64) -> Segment {
+        Segment { fragments: 0..1, duration_s, bytes }
+    }
+
+    fn variant(name: RenditionName, average_bps: u64, audio: Option<RenditionName>) -> Variant {
+        let rate = |average_bps| Rate { peak_bps: average_bps * 3 / 2, average_bps };
+        Variant {
+            name,
+            size: Size { width: 720, height: 1280 },
+            frame_rate: 30_000.0 / 1001.0,
+            video_codec: "avc1.64001f".into(),
+            video_rate: rate(average_bps),
+            audio: audio.map(|track_of| VariantAudio {
+                track_of,
+                codec: "mp4a.40.2".into(),
+                rate: rate(128_000),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_master_names_variants_and_their_sound() {
+        use RenditionName::{Low, Medium, Original};
+        let variants = [
+            variant(Original, 9_000_000, Some(Original)),
+            variant(Medium, 1_500_000, Some(Medium)),
+            variant(Low, 400_000, Some(Medium)),
+        ];
+        let text = master("pub/", &variants);
+        let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        assert!(parsed.independent_segments);
+        let names: Vec<&str> = parsed.variants.iter().map(|variant| variant.uri.as_str()).collect();
+        assert_eq!(names, ["pub/medium.video.m3u8", "pub/original.video.m3u8", "pub/low.video.m3u8"]);
+        let medium = &parsed.variants[0];
+        assert_eq!((medium.bandwidth, medium.average_bandwidth), (2_442_000, Some(1_628_000)));
+        assert_eq!(medium.codecs.as_deref(), Some("avc1.64001f,mp4a.40.2"));
+        assert_eq!(medium.resolution.map(|size| (size.width, size.height)), Some((720, 1280)));
+        assert!(text.contains("FRAME-RATE=29.970"), "{text}");
+        let groups: Vec<_> =
+            parsed.alternatives.iter().map(|group| (&*group.group_id, group.uri.as_deref())).collect();
+        let expected = [
+            ("audio-original", Some("pub/original.audio.m3u8")),
+            ("audio-medium", Some("pub/medium.audio.m3u8")),
+        ];
+        assert_eq!(groups, expected);
+        assert!(parsed.alternatives.iter().all(|group| group.language.as_deref() == Some("und")));
+        assert_eq!(parsed.variants[2].audio.as_deref(), Some("audio-medium"));
+    }
+
+    #[test]
+    fn a_silent_film_has_no_audio_group() {
+        let text = master("pub/", &[variant(RenditionName::Original, 1_000_000, None)]);
+        assert!(!text.contains("AUDIO"), "{text}");
+        assert!(text.contains("CODECS=\"avc1.64001f\""), "{text}");
+    }
+
+    #[test]
+    fn a_media_playlist_lists_segments_with_their_map() {
+        let segments = [segment(2.002, 1), segment(6.006, 1), segment(0.5, 1)];
+        let target_s = target_duration_s([&segments[..]]);
+        let text = media(RenditionName::Low, TrackKind::Audio, &segments, target_s);
+        let Ok((_, Playlist::MediaPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        assert_eq!(parsed.version, Some(7));
+        assert_eq!(parsed.target_duration, 6);
+        assert_eq!(parsed.playlist_type, Some(MediaPlaylistType::Vod));
+        assert!(parsed.end_list);
+        let first = &parsed.segments[0];
+        assert_eq!(first.uri, "low.audio.00001.mp4");
+        assert_eq!(first.map.as_ref().map(|map| map.uri.as_str()), Some("low.audio.init.mp4"));
+        assert!((parsed.segments[1].duration - 6.006).abs() < 1e-4);
+        assert_eq!(parsed.segments.len(), 3);
+    }
+
+    #[test]
+    fn rates_are_measured_over_runs_of_a_target_duration() {
+        // One MB in the short first segment is no peak by itself: with the next one it is 1.5 MB in 8 s.
+        let segments = [segment(2.0, 1_000_000), segment(6.0, 500_000), segment(6.0, 600_000)];
+        let rate = rate(&segments, 6);
+        assert_eq!(rate.peak_bps, 1_500_000);
+        assert_eq!(rate.average_bps, 1_200_000);
+        assert_eq!(super::rate(&[segment(0.04, 1000)], 1).peak_bps, 200_000);
+        assert_eq!(super::rate(&[], 1), Rate::default());
+    }
+}

@@ -1,0 +1,214 @@
+//! A publication, ready to be served: its renditions with their indexes, cut into segments.
+
+use std::sync::Arc;
+
+use domain::{
+    ObjectFile, ObjectKey, Piece, PublicationId, RenditionIndex, RenditionName, Timestamp, TrackIndex,
+    TrackKind, VideoId,
+};
+use sql::{Publication, PublishedRendition};
+
+use crate::hls::{self, Variant, VariantAudio};
+use crate::layout_body::Files;
+use crate::segments::{self, Segment};
+
+/// Immutable: a publication never changes, and neither does what it points at.
+pub struct Package {
+    pub id: PublicationId,
+    pub video: VideoId,
+    pub published_at: Timestamp,
+    /// Best first; never empty.
+    pub renditions: Vec<PackagedRendition>,
+    /// The target duration of every media playlist, in seconds.
+    target_s: u64,
+}
+
+pub struct PackagedRendition {
+    pub published: PublishedRendition,
+    pub index: RenditionIndex,
+    /// By the file numbers of the index's extents.
+    pub files: Files,
+    video_segments: Vec<Segment>,
+    audio_segments: Vec<Segment>,
+    /// The first rendition that has the same audio track; playlists name it once, under that one.
+    audio_of: RenditionName,
+}
+
+impl Package {
+    /// `indexes` belong to `publication.renditions`, in their order. `Err` says what makes no sense.
+    pub fn new(publication: Publication, indexes: Vec<RenditionIndex>) -> Result<Package, String> {
+        let mut renditions = Vec::new();
+        for (published, index) in publication.renditions.iter().cloned().zip(indexes) {
+            let files = files(&publication, &published, &index)?;
+            check(&index, files.len()).map_err(|why| format!("index of {}: {why}", published.name))?;
+            let audio_of = published.name;
+            renditions.push(PackagedRendition {
+                published,
+                index,
+                files,
+                video_segments: Vec::new(),
+                audio_segments: Vec::new(),
+                audio_of,
+            });
+        }
+        if renditions.is_empty() {
+            return Err("no rendition".to_owned());
+        }
+        renditions.sort_by_key(|rendition| rendition.published.name);
+        cut(&mut renditions);
+        share_audio(&mut renditions);
+        let tracks = renditions.iter().flat_map(|r| [&r.video_segments[..], &r.audio_segments[..]]);
+        let target_s = hls::target_duration_s(tracks);
+        let Publication { id, video, created_at, .. } = publication;
+        Ok(Package { id, video, published_at: created_at, renditions, target_s })
+    }
+
+    pub fn rendition(&self, name: RenditionName) -> Option<&PackagedRendition> {
+        self.renditions.iter().find(|rendition| rendition.published.name == name)
+    }
+
+    /// The best one, or the asked one; a rung that is missing answers with the nearest that exists, and of two
+    /// equally near ones with the smaller.
+    pub fn nearest(&self, asked: Option<RenditionName>) -> &PackagedRendition {
+        use RenditionName::{Low, Medium, Original};
+        let order = match asked {
+            None | Some(Original) => [Original, Medium, Low],
+            Some(Medium) => [Medium, Low, Original],
+            Some(Low) => [Low, Medium, Original],
+        };
+        let found = order.into_iter().find_map(|name| self.rendition(name));
+        found.unwrap_or(&self.renditions[0])
+    }
+
+    pub fn master_playlist(&self) -> String {
+        let variants: Vec<Variant> =
+            self.renditions.iter().map(|rendition| self.variant(rendition)).collect();
+        hls::master(&format!("{}/", self.id), &variants)
+    }
+
+    /// `None` where there is no such track.
+    pub fn media_playlist(&self, name: RenditionName, kind: TrackKind) -> Option<String> {
+        let (_, segments) = self.rendition(name)?.track(kind)?;
+        Some(hls::media(name, kind, segments, self.target_s))
+    }
+
+    /// About what it holds in memory.
+    pub fn weight_bytes(&self) -> usize {
+        self.renditions.iter().map(PackagedRendition::weight_bytes).sum()
+    }
+
+    fn variant(&self, rendition: &PackagedRendition) -> Variant {
+        let audio = rendition.index.audio.as_ref().map(|track| VariantAudio {
+            track_of: rendition.audio_of,
+            codec: track.codec.clone(),
+            rate: hls::rate(&rendition.audio_segments, self.target_s),
+        });
+        Variant {
+            name: rendition.published.name,
+            size: rendition.published.size,
+            frame_rate: rendition.published.frame_rate,
+            video_codec: rendition.index.video.codec.clone(),
+            video_rate: hls::rate(&rendition.video_segments, self.target_s),
+            audio,
+        }
+    }
+}
+
+impl PackagedRendition {
+    /// The track and its segments.
+    pub fn track(&self, kind: TrackKind) -> Option<(&TrackIndex, &[Segment])> {
+        match kind {
+            TrackKind::Video => Some((&self.index.video, &self.video_segments)),
+            TrackKind::Audio => self.index.audio.as_ref().map(|track| (track, &self.audio_segments[..])),
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let tracks = [Some(&self.index.video), self.index.audio.as_ref()];
+        let fragments = tracks
+            .into_iter()
+            .flatten()
+            .flat_map(|track| track.fragments.iter().map(|fragment| &fragment.layout).chain([&track.init]));
+        let layouts = fragments.chain([&self.index.progressive]);
+        layouts.map(|layout| 64 + layout.pieces.iter().map(piece_weight_bytes).sum::<usize>()).sum()
+    }
+}
+
+fn piece_weight_bytes(piece: &Piece) -> usize {
+    let inline = if let Piece::Inline(bytes) = piece { bytes.len() } else { 0 };
+    size_of::<Piece>() + inline
+}
+
+/// `source` is the video's upload; the other names lie under the rendition's attempt.
+fn files(
+    publication: &Publication,
+    published: &PublishedRendition,
+    index: &RenditionIndex,
+) -> Result<Files, String> {
+    let keys = index.files.iter().map(|name| {
+        let file: ObjectFile = name.parse().map_err(|error| format!("{error}"))?;
+        let attempt = match file {
+            ObjectFile::Source => publication.source_attempt,
+            _ => published.attempt,
+        };
+        Ok(ObjectKey { video: publication.video, attempt, file })
+    });
+    keys.collect::<Result<Vec<_>, String>>().map(Arc::from)
+}
+
+fn check(index: &RenditionIndex, files: usize) -> Result<(), String> {
+    if index.version != RenditionIndex::VERSION {
+        return Err(format!("version {}", index.version));
+    }
+    let tracks = || [Some(&index.video), index.audio.as_ref()].into_iter().flatten();
+    if tracks().any(|track| track.timescale == 0 || track.fragments.is_empty()) {
+        return Err("a track without fragments or time scale".to_owned());
+    }
+    let of_tracks =
+        tracks().flat_map(|t| t.fragments.iter().map(|fragment| &fragment.layout).chain([&t.init]));
+    let mut pieces = of_tracks.chain([&index.progressive]).flat_map(|layout| &layout.pieces);
+    let outside = |piece: &Piece| matches!(piece, Piece::Extent(file, ..) if usize::from(*file) >= files);
+    if pieces.any(outside) { Err("an extent of a file it does not name".to_owned()) } else { Ok(()) }
+}
+
+fn cut(renditions: &mut [PackagedRendition]) {
+    let videos: Vec<&TrackIndex> = renditions.iter().map(|rendition| &rendition.index.video).collect();
+    let cuts = segments::cuts(&videos);
+    for rendition in renditions {
+        rendition.video_segments = segments::segments(&rendition.index.video, &cuts);
+        let audio = rendition.index.audio.as_ref();
+        rendition.audio_segments = audio.map(|track| segments::segments(track, &cuts)).unwrap_or_default();
+    }
+}
+
+fn share_audio(renditions: &mut [PackagedRendition]) {
+    for later in 1..renditions.len() {
+        let (before, rest) = renditions.split_at_mut(later);
+        let mine = &mut rest[0];
+        if let Some(first) = before.iter().find(|rendition| same_audio(rendition, mine)) {
+            mine.audio_of = first.audio_of;
+        }
+    }
+}
+
+/// Objects are write-once, so two tracks are the same when they begin and end at the same bytes of one object.
+fn same_audio(a: &PackagedRendition, b: &PackagedRendition) -> bool {
+    match (audio_identity(a), audio_identity(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn audio_identity(rendition: &PackagedRendition) -> Option<Vec<(&ObjectKey, u64, u64)>> {
+    let track = rendition.index.audio.as_ref()?;
+    let ends = [track.fragments.first()?, track.fragments.last()?];
+    let extents =
+        ends.into_iter().flat_map(|fragment| &fragment.layout.pieces).filter_map(|piece| match piece {
+            Piece::Extent(file, offset, bytes) => {
+                Some((&rendition.files[usize::from(*file)], *offset, *bytes))
+            }
+            Piece::Inline(_) => None,
+        });
+    let extents: Vec<_> = extents.collect();
+    (!extents.is_empty()).then_some(extents)
+}

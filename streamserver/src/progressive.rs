@@ -1,0 +1,69 @@
+//! `GET /stream/videos/:vid`: a plain MP4 for any player, editor or download.
+
+use axum::extract::State;
+use axum::response::Response;
+use chassis::{Caller, Path, Problem, Query};
+use domain::{RenditionName, VideoId};
+use http::{HeaderMap, Method};
+
+use crate::StreamServer;
+use crate::answer::{Asked, Caching, Description};
+use crate::conditional::Validators;
+use crate::disposition;
+
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// `low`, `medium` or `original`; the best ready one by default. One that does not exist answers with the
+    /// nearest.
+    #[param(value_type = Option<String>)]
+    rendition: Option<RenditionName>,
+    /// `1`: as an attachment, named after the title.
+    download: Option<String>,
+}
+
+/// Watch or download
+///
+/// A plain MP4: `ftyp moov mdat`, not fragmented. Ranges as in RFC 9110 §14, at most 8 in one request.
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id"), Wanted),
+    responses(
+        (status = 200, description = "the file", content_type = "video/mp4"),
+        (status = 206, description = "the ranges asked for", content_type = "video/mp4"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id or rendition", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, or not yours to see", content_type = "application/problem+json"),
+        (status = 416, description = "the range lies outside of the file", content_type = "application/problem+json"),
+        (status = 503, description = "every place is taken", content_type = "application/problem+json"),
+    )
+)]
+pub async fn progressive(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path(video): Path<VideoId>,
+    Query(wanted): Query<Wanted>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let watchable = server.watch.watchable(video, &caller).await?;
+    let package = server.watch.package(video, watchable.publication, &caller).await?;
+    let rendition = package.nearest(wanted.rendition);
+    let is_download = wanted.download.is_some_and(|download| download != "0");
+    let description = Description {
+        // The attempt, not the publication: the same bytes keep their tag when other renditions are added.
+        validators: Validators {
+            etag: format!("{}.{}", rendition.published.attempt, rendition.published.name),
+            last_modified: watchable.published_at,
+        },
+        content_type: "video/mp4",
+        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        disposition: is_download.then(|| disposition::attachment(&watchable.title)),
+    };
+    let asked = Asked { method: &method, headers: &headers };
+    server
+        .answer_layout(video, &caller, &asked, &description, &rendition.files, &rendition.index.progressive)
+        .await
+}

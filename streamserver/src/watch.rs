@@ -1,0 +1,145 @@
+//! What may be watched, from caches: a short one for the row that decides, long ones for what never changes.
+//!
+//! **Invariant:** whether a video is there is asked of the database at most [`WATCHABLE_CACHE`] ago; everything
+//! else here is immutable under an id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::{Caller, Clock, Problem};
+use domain::{ObjectFile, ObjectKey, PublicationId, RenditionIndex, VideoId, Visibility};
+use futures::TryStreamExt;
+use moka::future::Cache;
+use sql::{Catalog, Publication, Watchable};
+use store::{Store, StoreError};
+
+use crate::failure::{self, LoadError};
+use crate::package::Package;
+
+/// A deleted video is invisible everywhere within a second; this, and the time of one query, is what it takes.
+const WATCHABLE_CACHE: Duration = Duration::from_millis(800);
+const WATCHABLE_ENTRIES_MAX: u64 = 100_000;
+const PACKAGES_CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// An index is read whole. That of a two-hour film by reference has some ten megabytes.
+const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const PICTURES_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const PICTURE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+#[derive(Clone)]
+pub struct Watch {
+    catalog: Catalog,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    watchable: Cache<VideoId, Arc<Watchable>>,
+    packages: Cache<PublicationId, Arc<Package>>,
+    pictures: Cache<ObjectKey, Bytes>,
+}
+
+impl Watch {
+    pub fn new(catalog: Catalog, store: Arc<dyn Store>, clock: Clock) -> Watch {
+        let weigh = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Watch {
+            catalog,
+            store,
+            clock,
+            watchable: Cache::builder()
+                .max_capacity(WATCHABLE_ENTRIES_MAX)
+                .time_to_live(WATCHABLE_CACHE)
+                .build(),
+            packages: Cache::builder()
+                .max_capacity(PACKAGES_CACHE_BYTES_MAX)
+                .weigher(move |_, package: &Arc<Package>| weigh(package.weight_bytes()))
+                .build(),
+            pictures: Cache::builder()
+                .max_capacity(PICTURES_CACHE_BYTES_MAX)
+                .weigher(move |_, bytes: &Bytes| weigh(bytes.len()))
+                .build(),
+        }
+    }
+
+    /// The live video, if it can be watched by this caller; 404 in every other case.
+    pub async fn watchable(&self, video: VideoId, caller: &Caller) -> Result<Arc<Watchable>, Problem> {
+        let watchable =
+            self.watchable.try_get_with(video, self.load_watchable(video)).await.map_err(failure::load)?;
+        // A scheduled deletion comes due while the row is cached.
+        let gone = watchable.gone_at.is_some_and(|gone_at| gone_at <= self.clock.now());
+        let allowed = match watchable.visibility {
+            Visibility::Public | Visibility::Unlisted => true,
+            Visibility::Private => caller.is(watchable.owner) || caller.is_admin(),
+        };
+        if allowed && !gone { Ok(watchable) } else { Err(Problem::not_found()) }
+    }
+
+    /// The publication under that id, which need not be the live one: whoever began to watch may go on.
+    pub async fn package(
+        &self,
+        video: VideoId,
+        id: PublicationId,
+        caller: &Caller,
+    ) -> Result<Arc<Package>, Problem> {
+        let package = match self.packages.try_get_with(id, self.load_package(id)).await {
+            Ok(package) => package,
+            Err(error) => return Err(self.explain(video, caller, error).await),
+        };
+        if package.video == video { Ok(package) } else { Err(Problem::not_found()) }
+    }
+
+    /// A small object, whole.
+    pub async fn picture(&self, key: ObjectKey, caller: &Caller) -> Result<Bytes, Problem> {
+        let load = self.read(&key, PICTURE_BYTES_MAX);
+        match self.pictures.try_get_with(key.clone(), load).await {
+            Ok(picture) => Ok(picture),
+            Err(error) => Err(self.explain(key.video, caller, error).await),
+        }
+    }
+
+    /// A missing object is 404 if the video was deleted a moment ago, else it is our fault.
+    pub async fn explain(&self, video: VideoId, caller: &Caller, error: Arc<LoadError>) -> Problem {
+        if let LoadError::Store(StoreError::NotFound) = *error {
+            self.watchable.invalidate(&video).await;
+            if let Err(problem) = self.watchable(video, caller).await {
+                return problem;
+            }
+        }
+        failure::load(error)
+    }
+
+    /// Absence is not cached: a video that becomes watchable is there at once.
+    async fn load_watchable(&self, video: VideoId) -> Result<Arc<Watchable>, LoadError> {
+        let found = self.catalog.watchable(video, self.clock.now()).await?;
+        found.map(Arc::new).ok_or(LoadError::NotFound)
+    }
+
+    async fn load_package(&self, id: PublicationId) -> Result<Arc<Package>, LoadError> {
+        let publication = self.catalog.publication(id).await?.ok_or(LoadError::NotFound)?;
+        let mut indexes = Vec::with_capacity(publication.renditions.len());
+        for rendition in &publication.renditions {
+            let file = ObjectFile::Index(rendition.name);
+            let key = ObjectKey { video: publication.video, attempt: rendition.attempt, file };
+            indexes.push(self.read(&key, INDEX_BYTES_MAX).await?);
+        }
+        unpack(publication, indexes).await.map(Arc::new)
+    }
+
+    async fn read(&self, key: &ObjectKey, bytes_max: u64) -> Result<Bytes, LoadError> {
+        let bytes = self.store.head(key).await?.ok_or(StoreError::NotFound)?.bytes;
+        if bytes > bytes_max {
+            return Err(LoadError::Corrupt(format!("{} has {bytes} bytes", key.path())));
+        }
+        let blocks: Vec<Bytes> = self.store.read(key, 0..bytes).await?.try_collect().await?;
+        Ok(blocks.concat().into())
+    }
+}
+
+/// Megabytes of JSON are parsed where they hold up nobody.
+async fn unpack(publication: Publication, indexes: Vec<Bytes>) -> Result<Package, LoadError> {
+    let unpack = move || {
+        let parse = |json: Bytes| serde_json::from_slice::<RenditionIndex>(&json);
+        let indexes: Result<Vec<_>, _> = indexes.into_iter().map(parse).collect();
+        let indexes = indexes.map_err(|error| error.to_string())?;
+        Package::new(publication, indexes)
+    };
+    let unpacked = tokio::task::spawn_blocking(unpack).await;
+    unpacked.map_err(|panic| LoadError::Corrupt(panic.to_string()))?.map_err(LoadError::Corrupt)
+}

@@ -1,0 +1,311 @@
+//! A film of random bytes: three renditions with their indexes, published through the catalog as the scheduler
+//! does it. The streamserver knows layouts and nothing of media, so bytes are all it takes.
+
+use bytes::Bytes;
+use domain::task::{
+    Boundaries, ChunkSpan, Covers, EncodeSettingsPlanned, Expected, OutputFile, Plan, RenditionOutput,
+    SourceInfo,
+};
+use domain::{
+    AttemptId, CoverFormat, Fragment, JobId, JobKind, Layout, ObjectFile, ObjectKey, Piece, PublicationId,
+    RenditionIndex, RenditionName, Size, TrackIndex, TrackKind, VideoId, Visibility, ladder,
+};
+use sql::{
+    Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewObject, OriginalPublished,
+    RenditionsPublished,
+};
+
+use crate::world::{Person, World};
+
+pub const SECONDS: u64 = 21;
+const SOURCE_BYTES: usize = 2_000_000;
+const SIZE: Size = Size { width: 1280, height: 720 };
+
+pub struct Film {
+    pub video: VideoId,
+    pub owner: Person,
+    pub original: Bytes,
+    /// From when everything is ready.
+    pub medium: Bytes,
+    pub low: Bytes,
+}
+
+/// The bytes of one rendition: its index, and what the progressive file is.
+struct Rendition {
+    objects: Vec<(ObjectFile, Bytes)>,
+    progressive: Bytes,
+    output: RenditionOutput,
+}
+
+impl World {
+    /// `playable`: `original` and the covers are there.
+    pub async fn playable(&self, owner: &Person, visibility: Visibility) -> Film {
+        self.film(owner, visibility, SOURCE_BYTES).await
+    }
+
+    /// The same, with an upload of so many bytes.
+    pub async fn playable_of(&self, owner: &Person, visibility: Visibility, bytes: usize) -> Film {
+        self.film(owner, visibility, bytes).await
+    }
+
+    /// `ready`: so are the rungs.
+    pub async fn ready(&self, owner: &Person, visibility: Visibility) -> Film {
+        let mut film = self.film(owner, visibility, SOURCE_BYTES).await;
+        self.assemble(&mut film).await;
+        film
+    }
+
+    async fn film(&self, owner: &Person, visibility: Visibility, source_bytes: usize) -> Film {
+        let video = self.video(owner, visibility).await;
+        let source = pattern(7, source_bytes);
+        self.put_source(video, &source).await;
+        let lease = self.claim(JobKind::Ingest, video).await;
+        let now = self.clock.now();
+        self.catalog.start_processing(&lease, now).await.unwrap();
+        let attempt: AttemptId = self.id();
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        let original = by_reference(&source);
+        let mut objects = self.put_all(video, attempt, original.objects).await;
+        let covers = self.put_covers(video, attempt, &mut objects).await;
+        let encode_jobs: [(JobId, String); 1] = [(self.id(), "{}".to_owned())];
+        let commit = IngestCommit {
+            attempt,
+            source: &source_info(),
+            covers: &covers,
+            plan: &plan(),
+            objects: &objects,
+            encode_jobs: &encode_jobs,
+        };
+        let published = OriginalPublished { publication: self.id(), rendition: &original.output };
+        self.catalog.publish_original(&lease, &commit, &published, now).await.unwrap();
+        let (medium, low) = (Bytes::new(), Bytes::new());
+        Film { video, owner: owner.clone(), original: original.progressive, medium, low }
+    }
+
+    pub async fn assemble(&self, film: &mut Film) {
+        let now = self.clock.now();
+        let lease = self.claim(JobKind::Encode, film.video).await;
+        let attempt: AttemptId = self.id();
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        self.catalog.finish_encode(&lease, attempt, &[], self.id(), now).await.unwrap();
+        let lease = self.claim(JobKind::Assemble, film.video).await;
+        let attempt: AttemptId = self.id();
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        let medium = as_tracks(RenditionName::Medium, 250_000, Size { width: 854, height: 480 });
+        let low = as_tracks(RenditionName::Low, 50_000, Size { width: 640, height: 360 });
+        (film.medium, film.low) = (medium.progressive, low.progressive);
+        let shared = vec![(ObjectFile::SharedAudio, shared_audio())];
+        let all = [medium.objects, low.objects, shared].concat();
+        let objects = self.put_all(film.video, attempt, all).await;
+        let published = RenditionsPublished {
+            attempt,
+            publication: self.id(),
+            renditions: &[medium.output, low.output],
+            objects: &objects,
+        };
+        self.catalog.publish_renditions(&lease, &published, now).await.unwrap();
+    }
+
+    pub async fn publication(&self, video: VideoId) -> PublicationId {
+        self.catalog.watchable(video, self.clock.now()).await.unwrap().unwrap().publication
+    }
+
+    /// As an upload leaves it.
+    async fn put_source(&self, video: VideoId, bytes: &Bytes) {
+        let attempt: AttemptId = self.id();
+        let now = self.clock.now();
+        self.catalog.begin_upload(attempt, video, now.plus_s(60), now).await.unwrap();
+        let stored = self.put(&key(video, attempt, ObjectFile::Source), bytes).await;
+        let done = CompletedUpload {
+            video,
+            attempt,
+            bytes: stored.bytes,
+            crc64nvme: stored.crc64nvme.unwrap(),
+            sha256_hex: None,
+            filename: None,
+            ingest_job: self.id(),
+        };
+        assert_eq!(self.catalog.complete_upload(&done, now).await.unwrap(), CompleteUpload::Completed);
+    }
+
+    async fn claim(&self, kind: JobKind, video: VideoId) -> Lease {
+        let claim = Claim { kinds: &[kind], worker: "test", lease_ms: 60_000, attempts_max: 3, limit: 10 };
+        let leases = self.catalog.claim_jobs(&claim, self.clock.now()).await.unwrap();
+        leases.into_iter().find(|lease| lease.job.video == video).expect("the job is queued")
+    }
+
+    async fn put_covers(&self, video: VideoId, attempt: AttemptId, objects: &mut Vec<NewObject>) -> Covers {
+        let mut files = Vec::new();
+        for width in [120, 240] {
+            for format in [CoverFormat::Jpeg, CoverFormat::Webp] {
+                let file = ObjectFile::Cover(width, format);
+                let bytes = cover(width, format);
+                files.push(OutputFile { name: file.to_string(), bytes: bytes.len() as u64 });
+                objects.extend(self.put_all(video, attempt, vec![(file, bytes)]).await);
+            }
+        }
+        Covers { files, width_max: 240, thumbhash: "aGFzaA==".into() }
+    }
+
+    async fn put_all(
+        &self,
+        video: VideoId,
+        attempt: AttemptId,
+        objects: Vec<(ObjectFile, Bytes)>,
+    ) -> Vec<NewObject> {
+        let mut stored = Vec::new();
+        for (file, bytes) in objects {
+            stored.push(self.put(&key(video, attempt, file), &bytes).await);
+        }
+        stored
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: &Bytes) -> NewObject {
+        let mut writer = self.store.create(key).await.unwrap();
+        writer.write(bytes.clone()).await.unwrap();
+        let stored = writer.finish().await.unwrap();
+        NewObject { key: key.clone(), bytes: stored.bytes, crc64nvme: Some(stored.crc64nvme) }
+    }
+}
+
+pub fn cover(width: u32, format: CoverFormat) -> Bytes {
+    pattern(width as u8, 1000 + width as usize + format.as_str().len())
+}
+
+/// The audio that `medium` and `low` share.
+fn shared_audio() -> Bytes {
+    pattern(9, 400_000)
+}
+
+/// Bytes that differ everywhere.
+fn pattern(seed: u8, bytes: usize) -> Bytes {
+    let mix = |i: usize| (i as u32 ^ u32::from(seed) << 24).wrapping_mul(2_654_435_761).to_be_bytes()[0];
+    (0..bytes).map(mix).collect::<Vec<u8>>().into()
+}
+
+fn key(video: VideoId, attempt: AttemptId, file: ObjectFile) -> ObjectKey {
+    ObjectKey { video, attempt, file }
+}
+
+/// `original` by reference: the samples stay where they are in the upload, audio and video by turns.
+fn by_reference(source: &Bytes) -> Rendition {
+    let source_bytes = source.len() as u64;
+    let files = vec!["source".to_owned()];
+    let per_second = source_bytes / SECONDS;
+    let second = |s: u64| s * per_second;
+    // Keyframes every 3 s; in each second the first tenth is audio.
+    let video = track(30_000, 3, |from, to| {
+        let mut layout = Layout { pieces: vec![Piece::Inline(format!("moof video {from}").into_bytes())] };
+        (from..to).for_each(|s| {
+            layout.push(Piece::Extent(0, second(s) + per_second / 10, per_second - per_second / 10));
+        });
+        layout
+    });
+    let audio = track(48_000, 3, |from, to| {
+        let mut layout = Layout { pieces: vec![Piece::Inline(format!("moof audio {from}").into_bytes())] };
+        (from..to).for_each(|s| layout.push(Piece::Extent(0, second(s), per_second / 10)));
+        layout
+    });
+    let mut progressive = Layout { pieces: vec![Piece::Inline(b"ftyp moov mdat".to_vec())] };
+    progressive.push(Piece::Extent(0, 0, source_bytes));
+    let bytes = [b"ftyp moov mdat", &source[..]].concat();
+    rendition(RenditionName::Original, SIZE, files, video, audio, progressive, bytes.into(), Vec::new())
+}
+
+/// A rung: a track file of its own and the shared audio.
+fn as_tracks(name: RenditionName, bytes_per_second: u64, size: Size) -> Rendition {
+    let file = ObjectFile::Track(name, TrackKind::Video);
+    let track_bytes = pattern(name.as_str().len() as u8, (100 + bytes_per_second * SECONDS) as usize);
+    let files = vec![file.to_string(), "shared.audio.mp4".to_owned()];
+    let video = track(90_000, 1, |from, to| Layout {
+        pieces: vec![Piece::Extent(0, 100 + from * bytes_per_second, (to - from) * bytes_per_second)],
+    });
+    let audio = track(48_000, 1, |from, to| Layout {
+        pieces: vec![Piece::Extent(1, 100 + from * 16_000, (to - from) * 16_000)],
+    });
+    let progressive = Layout {
+        pieces: vec![Piece::Inline(b"head".to_vec()), Piece::Extent(0, 100, 500), Piece::Extent(1, 100, 500)],
+    };
+    let bytes = [b"head", &track_bytes[100..600], &shared_audio()[100..600]].concat();
+    let objects = vec![(file, track_bytes)];
+    rendition(name, size, files, video, audio, progressive, bytes.into(), objects)
+}
+
+/// Fragments of `step_s` seconds over the whole film.
+fn track(timescale: u32, step_s: u64, layout: impl Fn(u64, u64) -> Layout) -> TrackIndex {
+    let fragment = |from: u64| {
+        let to = (from + step_s).min(SECONDS);
+        Fragment {
+            start: (from * u64::from(timescale)) as i64,
+            duration: (to - from) * u64::from(timescale),
+            layout: layout(from, to),
+        }
+    };
+    TrackIndex {
+        codec: if timescale == 48_000 { "mp4a.40.2" } else { "avc1.64001f" }.to_owned(),
+        timescale,
+        init: Layout { pieces: vec![Piece::Inline(format!("init {timescale}").into_bytes())] },
+        fragments: (0..SECONDS).step_by(step_s as usize).map(fragment).collect(),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a rendition")]
+fn rendition(
+    name: RenditionName,
+    size: Size,
+    files: Vec<String>,
+    video: TrackIndex,
+    audio: TrackIndex,
+    progressive: Layout,
+    bytes: Bytes,
+    mut objects: Vec<(ObjectFile, Bytes)>,
+) -> Rendition {
+    assert_eq!(progressive.bytes(), bytes.len() as u64);
+    let index =
+        RenditionIndex { version: RenditionIndex::VERSION, files, video, audio: Some(audio), progressive };
+    objects.push((ObjectFile::Index(name), serde_json::to_vec(&index).unwrap().into()));
+    let output = RenditionOutput {
+        name,
+        size,
+        frame_rate: 30_000.0 / 1001.0,
+        frames: 629,
+        duration_s: SECONDS as f64,
+        size_bytes: bytes.len() as u64,
+        bitrate_bps: 8 * bytes.len() as u64 / SECONDS,
+        codecs: "avc1.64001f,mp4a.40.2".into(),
+        files: objects
+            .iter()
+            .map(|(file, bytes)| OutputFile { name: file.to_string(), bytes: bytes.len() as u64 })
+            .collect(),
+        engine: "test".into(),
+    };
+    Rendition { objects, progressive: bytes, output }
+}
+
+fn source_info() -> SourceInfo {
+    SourceInfo {
+        container: "mov,mp4,m4a,3gp,3g2,mj2".into(),
+        video_codec: "h264".into(),
+        audio_codec: Some("aac".into()),
+        size: SIZE,
+        frame_rate: 30_000.0 / 1001.0,
+        duration_s: SECONDS as f64,
+        warnings: Vec::new(),
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        rungs: ladder(SIZE, 23.0),
+        audio: true,
+        settings: EncodeSettingsPlanned { x264_preset: "veryfast".into(), gop_s_max: 2.0 },
+        boundaries: Boundaries { timescale: 30_000, starts: vec![0] },
+        chunks: vec![ChunkSpan { start: 0, end: None }],
+        expected: Expected {
+            frames: Some(629),
+            duration_s: SECONDS as f64,
+            frame_duration_s: 0.034,
+            audio_offset_s: Some(0.0),
+        },
+    }
+}
