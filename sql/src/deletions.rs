@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use crate::jobs::{NewJob, cancel, fence, finish, insert};
-use crate::row::{bigint, instant, instant_opt, natural, natural_opt, parsed, text};
+use crate::row::{bigint, instant, instant_opt, natural, parsed, text};
 use crate::video_moves::{advance, state};
 use crate::{Catalog, FencedError, Lease, SqlError};
 
@@ -163,11 +163,30 @@ impl Catalog {
         Ok(purge)
     }
 
+    /// Counts what was removed, for the receipt; a later attempt goes on counting.
+    pub async fn note_purged(&self, lease: &Lease, objects: u64, bytes: u64) -> Result<(), FencedError> {
+        let mut tx = self.begin().await?;
+        fence(&mut tx, lease).await?;
+        sqlx::query(
+            "-- deletions.note_purged
+             UPDATE deletions SET objects_deleted = coalesce(objects_deleted, 0) + $2,
+               bytes_freed = coalesce(bytes_freed, 0) + $3
+             WHERE video_id = $1 AND state = 'running'",
+        )
+        .bind(lease.job.video.to_string())
+        .bind(bigint(objects))
+        .bind(bigint(bytes))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// The store was found empty: every row of the video goes, but the deletion with its receipt.
     pub async fn finish_purge(
         &self,
         lease: &Lease,
-        receipt: &Receipt,
+        swept_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), FencedError> {
         let mut tx = self.begin().await?;
@@ -175,15 +194,13 @@ impl Catalog {
         let video = lease.job.video;
         sqlx::query(
             "-- deletions.finish
-             UPDATE deletions SET state = 'done', finished_at = $2, objects_deleted = $3, bytes_freed = $4,
-               swept_at = $5
+             UPDATE deletions SET state = 'done', finished_at = $2, swept_at = $3,
+               objects_deleted = coalesce(objects_deleted, 0), bytes_freed = coalesce(bytes_freed, 0)
              WHERE video_id = $1 AND state = 'running'",
         )
         .bind(video.to_string())
         .bind(now.unix_ms())
-        .bind(bigint(receipt.objects_deleted))
-        .bind(bigint(receipt.bytes_freed))
-        .bind(receipt.swept_at.unix_ms())
+        .bind(swept_at.unix_ms())
         .execute(&mut *tx)
         .await?;
         forget_video(&mut tx, video).await?;
@@ -344,10 +361,11 @@ fn deletion(row: &AnyRow) -> Result<Deletion, SqlError> {
 }
 
 fn receipt(row: &AnyRow) -> Result<Option<Receipt>, SqlError> {
-    let Some(objects_deleted) = natural_opt(row, "objects_deleted")? else { return Ok(None) };
+    // Before, what is counted is no receipt yet.
+    let Some(swept_at) = instant_opt(row, "swept_at")? else { return Ok(None) };
     Ok(Some(Receipt {
-        objects_deleted,
+        objects_deleted: natural(row, "objects_deleted")?,
         bytes_freed: natural(row, "bytes_freed")?,
-        swept_at: instant(row, "swept_at")?,
+        swept_at,
     }))
 }

@@ -22,19 +22,41 @@ const PIPELINE: [JobKind; 3] = [JobKind::Ingest, JobKind::Encode, JobKind::Assem
 impl Catalog {
     /// Gives a job back unharmed, as when a scheduler shuts down: the attempt does not count.
     pub async fn release_job(&self, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+        self.give_back(lease, None, now, now).await
+    }
+
+    /// What the job needs is disturbed or full. That says nothing about the job, so the attempt does not count.
+    pub async fn postpone_job(
+        &self,
+        lease: &Lease,
+        error: &str,
+        retry_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        self.give_back(lease, Some(error), retry_at, now).await
+    }
+
+    async fn give_back(
+        &self,
+        lease: &Lease,
+        error: Option<&str>,
+        run_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
         let mut tx = self.begin().await?;
-        let released = sqlx::query(
-            "-- jobs.release
+        let given_back = sqlx::query(
+            "-- jobs.give_back
              UPDATE jobs SET state = 'queued', token = token + 1, attempts = attempts - 1, worker = NULL,
-               lease_until = NULL, run_at = $3
+               lease_until = NULL, run_at = $3, error = $4
              WHERE id = $1 AND state = 'running' AND token = $2",
         )
         .bind(lease.job.id.to_string())
         .bind(lease.token)
-        .bind(now.unix_ms())
+        .bind(run_at.unix_ms())
+        .bind(error.map(str::to_owned))
         .execute(&mut *tx)
         .await?;
-        held(released.rows_affected())?;
+        held(given_back.rows_affected())?;
         lose_attempts(&mut tx, lease.job.id, now).await?;
         tx.commit().await?;
         Ok(())

@@ -3,7 +3,7 @@
 use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
 use sqlx::any::AnyRow;
 
-use crate::row::{int, natural, parsed, text};
+use crate::row::{instant, int, natural, parsed, text};
 use crate::{Catalog, FencedError, SqlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub struct Job {
     pub payload: String,
     /// This run is the `attempt`-th, from 1.
     pub attempt: u32,
+    pub created_at: Timestamp,
 }
 
 /// The right to run a job until `lease_until`, under `token`.
@@ -260,7 +261,7 @@ async fn claim_kind(
            lease_until = $4, started_at = $2, progress = 0.0
          WHERE id IN (SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
                       ORDER BY run_at, id LIMIT $5)
-         RETURNING id, kind, video_id, payload, attempts, token",
+         RETURNING id, kind, video_id, payload, attempts, token, created_at",
     )
     .bind(kind.as_str())
     .bind(now.unix_ms())
@@ -282,6 +283,7 @@ fn lease(row: &AnyRow, lease_until: Timestamp) -> Result<Lease, SqlError> {
         video: parsed(row, "video_id")?,
         payload: text(row, "payload")?,
         attempt: natural(row, "attempts")?,
+        created_at: instant(row, "created_at")?,
     };
     Ok(Lease { job, token: int(row, "token")?, lease_until })
 }

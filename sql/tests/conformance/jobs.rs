@@ -112,6 +112,8 @@ async fn a_released_job_loses_no_attempt_and_a_failed_one_waits() {
     world.advance_ms(5000);
     let lease = world.claim(JobKind::Ingest).await;
     assert_eq!((lease.job.attempt, lease.token), (2, 5));
+    world.catalog.postpone_job(&lease, "full disk", world.now, world.now).await.unwrap();
+    assert_eq!(world.claim(JobKind::Ingest).await.job.attempt, 2, "a disturbance is not the job's fault");
     world.check().await;
 }
 
@@ -172,7 +174,6 @@ async fn a_lost_lease_writes_nothing() {
         renditions: std::slice::from_ref(&parts.original),
         objects: &parts.objects,
     };
-    let receipt = domain::Receipt { objects_deleted: 1, bytes_freed: 1, swept_at: world.now };
     let (now, until, unused) = (world.now, world.now.plus_s(60), world.id());
     let (assemble, catalog) = (world.id(), world.catalog.clone());
     let before = world.seen(video).await;
@@ -180,6 +181,7 @@ async fn a_lost_lease_writes_nothing() {
         ("heartbeat", catalog.heartbeat(&lost, Some(1.0), until, now).await),
         ("begin_attempt", catalog.begin_attempt(&lost, unused, now).await),
         ("release_job", catalog.release_job(&lost, now).await),
+        ("postpone_job", catalog.postpone_job(&lost, "full", until, now).await),
         ("start_processing", catalog.start_processing(&lost, now).await),
         ("publish_original", catalog.publish_original(&lost, &parts.commit(), &original, now).await),
         ("plan_encode", catalog.plan_encode(&lost, &parts.commit(), now).await),
@@ -189,7 +191,8 @@ async fn a_lost_lease_writes_nothing() {
         ("reject_video", catalog.reject_video(&lost, MediaProblem::NotMedia, "no", now).await),
         ("fail_job", catalog.fail_job(&lost, "no", None, now).await),
         ("start_purge", catalog.start_purge(&lost, now).await.map(|_| ())),
-        ("finish_purge", catalog.finish_purge(&lost, &receipt, now).await),
+        ("note_purged", catalog.note_purged(&lost, 1, 1).await),
+        ("finish_purge", catalog.finish_purge(&lost, now, now).await),
     ];
     for (function, result) in refused {
         assert!(matches!(result, Err(FencedError::LeaseLost)), "{function}: {result:?}");

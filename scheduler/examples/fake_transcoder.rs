@@ -1,0 +1,146 @@
+//! A transcoder for tests: what it does stands in the source, as words. Speaks the true contract.
+//!
+//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is;
+//! `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with `-encode` only when encoding.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use domain::task::{
+    Boundaries, ChunkSpan, Covers, EncodeSettingsPlanned, Event, Expected, Ingested, Outcome, OutputFile,
+    Plan, RenditionOutput, SourceInfo, Task,
+};
+use domain::{MediaProblem, RenditionName, Rung, Size, ladder};
+
+const SIZE: Size = Size { width: 1280, height: 720 };
+
+fn main() {
+    let mut json = String::new();
+    std::io::stdin().read_to_string(&mut json).expect("the task is text");
+    let task: Task = serde_json::from_str(&json).expect("the task is JSON");
+    assert_eq!(std::env::vars_os().count(), 0, "no environment reaches the child");
+    say(&Event::Progress { fraction: 0.5 });
+    let outcome = match task {
+        Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
+        Task::EncodeVideo { input, output, plan, chunk } => {
+            words(&input, "-encode");
+            let file = |rung: &Rung| write(&output, &format!("{}.chunk-{chunk:05}.mp4", rung.name));
+            Outcome::Encode { files: plan.rungs.iter().map(file).collect() }
+        }
+        Task::EncodeAudio { output, .. } => {
+            Outcome::Encode { files: vec![write(&output, "chunk.audio.mp4")] }
+        }
+        Task::Assemble { chunks, audio, output, plan } => {
+            assert!(chunks.iter().flatten().chain(&audio).all(|path| path.exists()), "all chunks are there");
+            assert_eq!(chunks.len(), plan.rungs.len());
+            let renditions = plan.rungs.iter().map(|rung| rendition(&output, rung.name, rung.size)).collect();
+            Outcome::Assemble { renditions }
+        }
+        Task::Cover { output, .. } => Outcome::Cover(covers(&output)),
+    };
+    say(&Event::Done { outcome });
+}
+
+/// What the source asks for; misbehaves where it says so.
+fn words(input: &Path, suffix: &str) -> String {
+    let words = std::fs::read_to_string(input).expect("the source is words");
+    let asked = |word: &str| words.split_whitespace().any(|w| w == format!("{word}{suffix}"));
+    if asked("reject") {
+        say(&Event::Rejected { problem: MediaProblem::NotMedia, detail: "It is words.".to_owned() });
+        std::process::exit(0);
+    }
+    if asked("fail") {
+        say(&Event::Failed { detail: "bad luck".to_owned() });
+        std::process::exit(0);
+    }
+    if asked("crash") {
+        eprintln!("about to crash");
+        std::process::abort();
+    }
+    while asked("hang") {
+        std::thread::park();
+    }
+    words
+}
+
+fn ingest(words: &str, output: &Path) -> Outcome {
+    let number = |word: &str| words.split_whitespace().find_map(|w| w.strip_prefix(word)?.parse().ok());
+    let chunks: usize = number("chunks=").unwrap_or(0);
+    let original = (!words.contains("no-original")).then(|| rendition(output, RenditionName::Original, SIZE));
+    if words.contains("link") {
+        std::fs::remove_file(output.join("original.index.json")).expect("it was just written");
+        std::os::unix::fs::symlink("/etc/hostname", output.join("original.index.json")).expect("a link");
+    }
+    let mut covers = covers(output);
+    if words.contains("lie") {
+        covers.files[0].bytes += 1;
+    }
+    let mut rungs = if chunks == 0 { Vec::new() } else { ladder(SIZE, 23.0) };
+    if original.is_none() {
+        rungs.insert(0, Rung::original(SIZE));
+    }
+    Outcome::Ingest(Ingested { source: source(), original, covers, plan: plan(rungs, chunks, words) })
+}
+
+fn source() -> SourceInfo {
+    SourceInfo {
+        container: "words".to_owned(),
+        video_codec: "h264".to_owned(),
+        audio_codec: None,
+        size: SIZE,
+        frame_rate: 30.0,
+        duration_s: 10.0,
+        warnings: Vec::new(),
+    }
+}
+
+fn plan(rungs: Vec<Rung>, chunks: usize, words: &str) -> Plan {
+    Plan {
+        rungs,
+        audio: words.contains("audio"),
+        settings: EncodeSettingsPlanned { x264_preset: "veryfast".to_owned(), gop_s_max: 2.0 },
+        boundaries: Boundaries { timescale: 1000, starts: vec![0] },
+        chunks: vec![ChunkSpan { start: 0, end: None }; chunks],
+        expected: Expected {
+            frames: Some(300),
+            duration_s: 10.0,
+            frame_duration_s: 0.03,
+            audio_offset_s: None,
+        },
+    }
+}
+
+fn rendition(output: &Path, name: RenditionName, size: Size) -> RenditionOutput {
+    RenditionOutput {
+        name,
+        size,
+        frame_rate: 30.0,
+        frames: 300,
+        duration_s: 10.0,
+        size_bytes: 1000,
+        bitrate_bps: 800,
+        codecs: "avc1.64001f".to_owned(),
+        files: vec![
+            write(output, &format!("{name}.index.json")),
+            write(output, &format!("{name}.video.mp4")),
+            write(output, "shared.audio.mp4"),
+        ],
+        engine: "words".to_owned(),
+    }
+}
+
+fn covers(output: &Path) -> Covers {
+    let files = vec![write(output, "cover-720.jpg"), write(output, "cover-720.webp")];
+    Covers { files, width_max: 720, thumbhash: "aGFzaA==".to_owned() }
+}
+
+fn write(output: &Path, name: &str) -> OutputFile {
+    std::fs::write(output.join(name), name).expect("the output folder can be written");
+    OutputFile { name: name.to_owned(), bytes: name.len() as u64 }
+}
+
+fn say(event: &Event) {
+    let mut line = serde_json::to_vec(event).expect("events are JSON");
+    line.push(b'\n');
+    std::io::stdout().write_all(&line).expect("somebody listens");
+}

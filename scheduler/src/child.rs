@@ -1,0 +1,195 @@
+//! The transcoder child: untrusted media is opened there and nowhere else. It gets files and a [`Task`], no
+//! credential, no environment; it answers with [`Event`]s, and is killed when nobody waits for it any more.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::task::{Event, Outcome, Task};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::child_limits;
+use crate::failure::RunError;
+
+/// The longest line that is read; a plan of a two-hour film is about 100 KiB.
+const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is kept of standard error, from its end, as the reason of a crash.
+const STDERR_BYTES_MAX: usize = 4 * 1024;
+/// A child that works says so every few seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// After its last line there is nothing left to do.
+const EXIT_MAX: Duration = Duration::from_secs(10);
+
+/// The program that is started for media work.
+#[derive(Debug, Clone)]
+pub struct Transcoder {
+    pub program: PathBuf,
+    /// Before anything else: how a program that is more than a transcoder knows what is wanted.
+    pub arguments: Vec<OsString>,
+}
+
+/// What one run may take.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    pub duration_max: Duration,
+    pub memory_bytes_max: u64,
+}
+
+impl Transcoder {
+    pub fn new(program: impl Into<PathBuf>) -> Transcoder {
+        Transcoder { program: program.into(), arguments: Vec::new() }
+    }
+
+    /// `transcoder` in the folder of the running program.
+    pub fn beside_this_program() -> io::Result<Transcoder> {
+        Ok(Transcoder::new(std::env::current_exe()?.with_file_name("transcoder")))
+    }
+
+    /// Runs a task to its end. Dropping the future kills the child. `progress` takes its fractions.
+    pub(crate) async fn run(
+        &self,
+        task: &Task,
+        folder: &Path,
+        limits: RunLimits,
+        progress: &watch::Sender<f64>,
+    ) -> Result<Outcome, RunError> {
+        let mut running = self.spawn(folder, limits.memory_bytes_max)?;
+        match timeout(limits.duration_max, running.converse(task, progress)).await {
+            Ok(result) => result,
+            Err(_) => Err(RunError::failed(format_args!(
+                "the transcoder was stopped after {} s, the longest that one run may take",
+                limits.duration_max.as_secs()
+            ))),
+        }
+    }
+
+    fn spawn(&self, folder: &Path, memory_bytes_max: u64) -> Result<Running, RunError> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Its own, so that a signal ends all of it, and so that Ctrl-C reaches us first.
+            .process_group(0)
+            .kill_on_drop(true);
+        child_limits::apply(&mut command, memory_bytes_max);
+        let child = command.spawn().map_err(|error| {
+            let temporary = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);
+            let error = anyhow::Error::new(error).context(format!("start {}", self.program.display()));
+            if temporary { RunError::Disturbed(error) } else { RunError::Failed(error) }
+        })?;
+        Ok(Running { child })
+    }
+}
+
+/// A child that is killed, with its group, when this is dropped.
+struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // `None` once it was waited for: then the number may be someone else's.
+        let group = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(group) = group {
+            // It may have ended just now.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Running {
+    async fn converse(&mut self, task: &Task, progress: &watch::Sender<f64>) -> Result<Outcome, RunError> {
+        const PIPED: &str = "it was asked for when the child was started";
+        let stdin = self.child.stdin.take().expect(PIPED);
+        let stdout = self.child.stdout.take().expect(PIPED);
+        let stderr = self.child.stderr.take().expect(PIPED);
+        // All at once: a child that is stuck writing to one pipe never gets to the others.
+        let (told, heard, tail) =
+            tokio::join!(tell(stdin, task), listen(stdout, progress), tail(stderr, STDERR_BYTES_MAX));
+        let status = timeout(EXIT_MAX, self.child.wait()).await;
+        match heard? {
+            Some(Event::Done { outcome }) => {
+                let status = status.ok().and_then(Result::ok);
+                match status.filter(ExitStatus::success) {
+                    Some(_) => Ok(outcome),
+                    None => Err(RunError::failed(format_args!(
+                        "the transcoder was done, but ended with {status:?}; {tail}"
+                    ))),
+                }
+            }
+            Some(Event::Rejected { problem, detail }) => Err(RunError::Rejected { problem, detail }),
+            Some(Event::Failed { detail }) => Err(RunError::failed(detail)),
+            Some(Event::Progress { .. }) | None => {
+                let how = match status {
+                    Ok(Ok(status)) => status.to_string(),
+                    _ => "without an exit status".to_owned(),
+                };
+                let told =
+                    told.map_or_else(|error| format!("; its task was not read: {error}"), |()| String::new());
+                Err(RunError::failed(format_args!("the transcoder crashed ({how}){told}; {tail}")))
+            }
+        }
+    }
+}
+
+async fn tell(mut stdin: ChildStdin, task: &Task) -> io::Result<()> {
+    let task = serde_json::to_vec(task)?;
+    stdin.write_all(&task).await?;
+    // Closing says that this is all.
+    stdin.shutdown().await
+}
+
+/// Reads to the end of the output; answers with the last event.
+async fn listen(stdout: ChildStdout, progress: &watch::Sender<f64>) -> Result<Option<Event>, RunError> {
+    let mut lines = BufReader::new(stdout);
+    let mut last = None;
+    loop {
+        let line = timeout(SILENCE_MAX, read_line(&mut lines)).await.map_err(|_| {
+            RunError::failed(format_args!("the transcoder was silent for {} s", SILENCE_MAX.as_secs()))
+        })?;
+        let Some(line) = line.context("read what the transcoder says").map_err(RunError::Failed)? else {
+            return Ok(last);
+        };
+        let event = serde_json::from_slice(&line)
+            .map_err(|error| RunError::failed(format_args!("the transcoder said something else: {error}")))?;
+        if let Event::Progress { fraction } = event {
+            progress.send_replace(fraction.clamp(0.0, 1.0));
+        }
+        last = Some(event);
+    }
+}
+
+/// `None` at the end.
+async fn read_line(lines: &mut BufReader<ChildStdout>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
+    if line.last() != Some(&b'\n') && line.len() as u64 == LINE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+    }
+    Ok((!line.is_empty()).then_some(line))
+}
+
+/// The last bytes of a stream that is read to its end, as text without control characters.
+async fn tail(mut stream: impl AsyncRead + Unpin, bytes_max: usize) -> String {
+    let mut kept = Vec::new();
+    let mut block = vec![0; bytes_max];
+    while let Ok(count @ 1..) = stream.read(&mut block).await {
+        kept.extend_from_slice(&block[..count]);
+        let surplus = kept.len().saturating_sub(bytes_max);
+        kept.drain(..surplus);
+    }
+    let text: String =
+        String::from_utf8_lossy(&kept).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.trim().is_empty() { "it wrote no error".to_owned() } else { format!("it wrote: {}", text.trim()) }
+}

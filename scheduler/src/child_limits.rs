@@ -1,0 +1,37 @@
+//! What the kernel is told about a child before its program starts. The only `unsafe` of this crate.
+
+use std::io;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, setrlimit};
+use tokio::process::Command;
+
+/// No single file of a run can be larger: the longest film at the highest ceiling of bit rate stays below.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+const OPEN_FILES_MAX: u64 = 256;
+
+/// Makes the child die with its parent and bounds what it may take.
+pub fn apply(command: &mut Command, memory_bytes_max: u64) {
+    let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
+    let before_exec = move || {
+        // Bound to the thread that spawned it: a worker of the runtime, which lives as long as the runtime.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before that took effect.
+        if getppid() != parent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        limit(Resource::As, memory_bytes_max)?;
+        limit(Resource::Fsize, FILE_BYTES_MAX)?;
+        limit(Resource::Nofile, OPEN_FILES_MAX)?;
+        limit(Resource::Core, 0)
+    };
+    #[allow(unsafe_code, reason = "the standard library offers no other way to run code before exec")]
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes four kinds of
+    // system calls, directly, and builds errors from numbers: it takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(before_exec)
+    };
+}
+
+fn limit(resource: Resource, maximum: u64) -> io::Result<()> {
+    Ok(setrlimit(resource, Rlimit { current: Some(maximum), maximum: Some(maximum) })?)
+}

@@ -1,0 +1,125 @@
+//! Runs one leased job to its ending, whatever that is.
+
+use std::time::{Duration, Instant};
+
+use domain::{Timestamp, retry_delay_ms};
+use sql::{FencedError, Lease};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::Scheduler;
+use crate::failure::RunError;
+use crate::jobs;
+use crate::scratch::Scratch;
+use crate::workplace::Run;
+
+/// What is kept of an error as the reason of a failure, in characters.
+const REASON_CHARS_MAX: usize = 4000;
+
+pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, shutdown: &CancellationToken) {
+    let started = Instant::now();
+    let (progress, seen) = watch::channel(0.0);
+    let run = Run { scheduler, scratch, lease, progress };
+    // Whichever ends first drops the others; dropping a run kills its child and removes its files. A commit that
+    // is cut is whole or not there, and the fence tells which.
+    let result = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Err(RunError::Stopped),
+        result = jobs::run(&run) => result,
+        () = keep_lease(scheduler, lease, seen) => Err(RunError::LeaseLost),
+    };
+    let ending = conclude(scheduler, lease, result).await;
+    let elapsed = started.elapsed();
+    let labels = [("kind", lease.job.kind.as_str()), ("ending", ending)];
+    metrics::histogram!("scheduler_job_duration_seconds", &labels).record(elapsed.as_secs_f64());
+    tracing::info!(
+        job.id = %lease.job.id,
+        job.kind = %lease.job.kind,
+        video.id = %lease.job.video,
+        attempt = lease.job.attempt,
+        duration_ms = elapsed.as_millis() as u64,
+        ending,
+        "job ended"
+    );
+}
+
+/// Returns when the lease is lost, or can no longer be known to be held.
+async fn keep_lease(scheduler: &Scheduler, lease: &Lease, progress: watch::Receiver<f64>) {
+    let (heartbeat, lease_ms) = (scheduler.config.heartbeat(), scheduler.config.lease_ms());
+    let lease_duration = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
+    let mut held_until = tokio::time::Instant::now() + lease_duration;
+    loop {
+        tokio::time::sleep(heartbeat).await;
+        let (asked_at, now) = (tokio::time::Instant::now(), scheduler.now());
+        let fraction = *progress.borrow();
+        let beat = scheduler.catalog.heartbeat(lease, Some(fraction), now.plus_ms(lease_ms), now);
+        match tokio::time::timeout_at(held_until, beat).await {
+            Ok(Ok(())) => held_until = asked_at + lease_duration,
+            Ok(Err(FencedError::LeaseLost)) | Err(_) => return,
+            Ok(Err(FencedError::Sql(error))) => {
+                tracing::warn!(job.id = %lease.job.id, %error, "heartbeat failed");
+                // Stop before the lease ends: whoever claims the job next must be alone.
+                if tokio::time::Instant::now() + heartbeat >= held_until {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Writes the ending down; answers with its word for metrics and logs.
+async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunError>) -> &'static str {
+    let (catalog, now) = (&scheduler.catalog, scheduler.now());
+    let (ending, written) = match result {
+        Ok(()) => ("done", Ok(())),
+        Err(RunError::LeaseLost) => ("lease_lost", Ok(())),
+        Err(RunError::Stopped) => ("released", catalog.release_job(lease, now).await),
+        Err(RunError::Rejected { problem, detail }) => {
+            ("rejected", catalog.reject_video(lease, problem, &detail, now).await)
+        }
+        Err(RunError::Disturbed(error)) => {
+            tracing::warn!(job.id = %lease.job.id, error = %format_args!("{error:#}"), "job postponed");
+            // There is no count to go by: wait as before the last attempt.
+            let retry_at = retry_at(scheduler, scheduler.config.jobs.attempts_max, now);
+            ("postponed", catalog.postpone_job(lease, &reason(&error), retry_at, now).await)
+        }
+        Err(RunError::Failed(error)) => fail(scheduler, lease, &error, now).await,
+    };
+    match written {
+        Ok(()) => ending,
+        Err(FencedError::LeaseLost) => "lease_lost",
+        Err(FencedError::Sql(error)) => {
+            // The lease ends by itself, and the job is claimed again.
+            tracing::warn!(job.id = %lease.job.id, %error, ending, "the ending of a job was not written");
+            "unwritten"
+        }
+    }
+}
+
+async fn fail(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    error: &anyhow::Error,
+    now: Timestamp,
+) -> (&'static str, Result<(), FencedError>) {
+    let reason = reason(error);
+    if lease.job.attempt < scheduler.config.jobs.attempts_max {
+        tracing::warn!(job.id = %lease.job.id, job.kind = %lease.job.kind, error = %reason, "job failed, will be retried");
+        let retry_at = retry_at(scheduler, lease.job.attempt, now);
+        ("failed", scheduler.catalog.fail_job(lease, &reason, Some(retry_at), now).await)
+    } else {
+        // A person should look: nothing more happens by itself.
+        tracing::error!(job.id = %lease.job.id, job.kind = %lease.job.kind, video.id = %lease.job.video, error = %reason, "job is dead");
+        ("dead", scheduler.catalog.fail_job(lease, &reason, None, now).await)
+    }
+}
+
+fn retry_at(scheduler: &Scheduler, attempt: u32, now: Timestamp) -> Timestamp {
+    let jobs = &scheduler.config.jobs;
+    let (base_ms, max_ms) = (jobs.retry_base_ms as i64, jobs.retry_max_ms as i64);
+    now.plus_ms(retry_delay_ms(attempt, base_ms, max_ms, scheduler.ids.fraction()))
+}
+
+fn reason(error: &anyhow::Error) -> String {
+    format!("{error:#}").chars().take(REASON_CHARS_MAX).collect()
+}

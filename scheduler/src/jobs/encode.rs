@@ -1,0 +1,57 @@
+//! Encode one chunk at every rung, or the audio that the rungs share.
+
+use domain::task::{Outcome, Task};
+
+use super::unexpected;
+use crate::failure::RunError;
+use crate::workplace::Run;
+
+/// The payload of an `encode` job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// By its number in the plan.
+    Chunk(u32),
+    Audio,
+}
+
+impl Part {
+    pub fn payload(self) -> String {
+        serde_json::to_string(&self).expect("a word and a number are JSON")
+    }
+}
+
+pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
+    let (scheduler, lease) = (run.scheduler, run.lease);
+    let part: Part = run.payload()?;
+    let plan = scheduler.catalog.plan(lease.job.video).await?;
+    let plan = plan.ok_or_else(|| RunError::failed("the video has no plan"))?;
+    let source = run.source().await?;
+    let place = run.begin().await?;
+    let (input, output) = (place.fetch_source(&source).await?, place.output());
+    let task = match part {
+        Part::Chunk(chunk) => Task::EncodeVideo { input, output, plan, chunk },
+        Part::Audio => Task::EncodeAudio { input, output, plan },
+    };
+    let files = match place.transcode(task).await? {
+        Outcome::Encode { files } => files,
+        other => return Err(unexpected(&other)),
+    };
+    let objects = place.store(&files.iter().collect::<Vec<_>>()).await?;
+    let assemble = scheduler.id();
+    scheduler.catalog.finish_encode(lease, place.attempt, &objects, assemble, scheduler.now()).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_round_trip() {
+        for (part, payload) in [(Part::Chunk(3), r#"{"chunk":3}"#), (Part::Audio, r#""audio""#)] {
+            assert_eq!(part.payload(), payload);
+            assert_eq!(serde_json::from_str::<Part>(payload).unwrap(), part);
+        }
+    }
+}

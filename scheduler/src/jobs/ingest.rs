@@ -1,0 +1,75 @@
+//! Judge the upload, make it playable, take covers, plan the encode.
+
+use domain::JobId;
+use domain::task::{Ingested, Outcome, OutputFile, Plan, Task};
+use sql::{IngestCommit, OriginalPublished};
+
+use super::encode::Part;
+use super::unexpected;
+use crate::Scheduler;
+use crate::failure::RunError;
+use crate::workplace::Run;
+
+pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
+    let (scheduler, lease) = (run.scheduler, run.lease);
+    let source = run.source().await?;
+    scheduler.catalog.start_processing(lease, scheduler.now()).await?;
+    let place = run.begin().await?;
+    let task = Task::Ingest {
+        input: place.fetch_source(&source).await?,
+        output: place.output(),
+        limits: scheduler.config.media_limits(),
+        settings: scheduler.config.encode_settings(),
+        cover_at_s: source.cover_at_s,
+    };
+    let ingested = match place.transcode(task).await? {
+        Outcome::Ingest(ingested) => ingested,
+        other => return Err(unexpected(&other)),
+    };
+    let objects = place.store(&files(&ingested)).await?;
+    let encode_jobs = encode_jobs(scheduler, &ingested.plan);
+    let commit = IngestCommit {
+        attempt: place.attempt,
+        source: &ingested.source,
+        covers: &ingested.covers,
+        plan: &ingested.plan,
+        objects: &objects,
+        encode_jobs: &encode_jobs,
+    };
+    publish(run, &commit, &ingested).await
+}
+
+async fn publish(run: &Run<'_>, commit: &IngestCommit<'_>, ingested: &Ingested) -> Result<(), RunError> {
+    let (scheduler, lease, now) = (run.scheduler, run.lease, run.scheduler.now());
+    match &ingested.original {
+        Some(rendition) => {
+            let original = OriginalPublished { publication: scheduler.id(), rendition };
+            scheduler.catalog.publish_original(lease, commit, &original, now).await?;
+            let time_to_playable_ms = now.ms_since(lease.job.created_at);
+            metrics::histogram!("scheduler_time_to_playable_seconds")
+                .record(time_to_playable_ms as f64 / 1000.0);
+            tracing::info!(video.id = %lease.job.video, time_to_playable_ms, "playable");
+        }
+        None if commit.encode_jobs.is_empty() => {
+            return Err(RunError::failed(
+                "the transcoder made nothing to watch and planned nothing to encode",
+            ));
+        }
+        None => scheduler.catalog.plan_encode(lease, commit, now).await?,
+    }
+    Ok(())
+}
+
+fn files(ingested: &Ingested) -> Vec<&OutputFile> {
+    ingested.original.iter().flat_map(|original| &original.files).chain(&ingested.covers.files).collect()
+}
+
+/// One for the audio that the rungs share, one for each chunk.
+fn encode_jobs(scheduler: &Scheduler, plan: &Plan) -> Vec<(JobId, String)> {
+    if plan.rungs.is_empty() {
+        return Vec::new();
+    }
+    let audio = plan.audio.then_some(Part::Audio);
+    let chunks = (0..).zip(&plan.chunks).map(|(number, _)| Part::Chunk(number));
+    audio.into_iter().chain(chunks).map(|part| (scheduler.id(), part.payload())).collect()
+}

@@ -1,0 +1,122 @@
+//! Local files of runs: `<scratch>/<worker>/<attempt>/`. A worker's folder is locked while it lives, so that
+//! what a dead one left behind can be told from what is in use, whatever became of its process number.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use domain::AttemptId;
+use rustix::fs::{FlockOperation, flock};
+
+const LOCK: &str = "lock";
+
+/// The folder of this process.
+pub struct Scratch {
+    folder: PathBuf,
+    /// Held as long as we live; the kernel lets go of it when we die.
+    _lock: File,
+}
+
+/// The folder of one run, removed when it ends.
+pub struct ScratchDir {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Removes what dead workers left, and takes a folder of its own.
+    pub fn open(root: &Path, worker: &str) -> io::Result<Scratch> {
+        fs::create_dir_all(root)?;
+        remove_leftovers(root)?;
+        let folder = root.join(worker);
+        fs::create_dir(&folder)?;
+        let lock = File::create_new(folder.join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Scratch { folder, _lock: lock })
+    }
+
+    pub fn attempt(&self, attempt: AttemptId) -> io::Result<ScratchDir> {
+        let path = self.folder.join(attempt.to_string());
+        fs::create_dir(&path)?;
+        let made = ScratchDir { path };
+        fs::create_dir(made.input())?;
+        fs::create_dir(made.output())?;
+        Ok(made)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.folder);
+    }
+}
+
+impl ScratchDir {
+    /// What the child reads.
+    pub fn input(&self) -> PathBuf {
+        self.path.join("in")
+    }
+
+    /// What the child writes.
+    pub fn output(&self) -> PathBuf {
+        self.path.join("out")
+    }
+}
+
+impl Drop for ScratchDir {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+fn remove_leftovers(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let folder = entry?.path();
+        if !is_in_use(&folder) {
+            remove(&folder);
+        }
+    }
+    Ok(())
+}
+
+fn is_in_use(folder: &Path) -> bool {
+    // A folder without a lock is one whose owner died between making the two, or is just about to make it;
+    // the second loses its start, not data.
+    let Ok(lock) = File::open(folder.join(LOCK)) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
+fn remove(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %folder.display(), %error, "scratch files stay until the next start");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{IdParts, Timestamp};
+
+    #[test]
+    fn what_the_dead_left_goes_and_what_the_living_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let attempt = AttemptId::from(IdParts { now: Timestamp::from_unix_ms(1), random: [1; 10] });
+        let living = Scratch::open(root.path(), "living").unwrap();
+        let run = living.attempt(attempt).unwrap();
+        fs::write(run.output().join("file"), b"x").unwrap();
+        fs::create_dir_all(root.path().join("dead/some/files")).unwrap();
+        fs::write(root.path().join("dead").join(LOCK), b"").unwrap();
+
+        let other = Scratch::open(root.path(), "other").unwrap();
+        assert!(!root.path().join("dead").exists());
+        assert!(run.output().join("file").exists());
+
+        drop(run);
+        assert!(root.path().join("living").exists());
+        drop(living);
+        drop(other);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+}

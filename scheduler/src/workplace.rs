@@ -1,0 +1,117 @@
+//! One run of a media job: its row before its bytes, its files, its child, its objects.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use domain::task::{Outcome, OutputFile, Task};
+use domain::{AttemptId, ObjectFile, ObjectKey};
+use sql::{Lease, NewObject, Source};
+use tokio::sync::watch;
+
+use crate::Scheduler;
+use crate::child::RunLimits;
+use crate::failure::RunError;
+use crate::scratch::{Scratch, ScratchDir};
+
+/// A job that is being run under a lease.
+pub struct Run<'a> {
+    pub scheduler: &'a Scheduler,
+    pub scratch: &'a Scratch,
+    pub lease: &'a Lease,
+    /// 0 to 1; heartbeats carry it.
+    pub progress: watch::Sender<f64>,
+}
+
+/// Where a run keeps its files, and under which attempt its objects go.
+pub struct Workplace<'a> {
+    run: &'a Run<'a>,
+    pub attempt: AttemptId,
+    files: ScratchDir,
+}
+
+impl<'a> Run<'a> {
+    pub async fn source(&self) -> Result<Source, RunError> {
+        let source = self.scheduler.catalog.source(self.lease.job.video).await?;
+        source.ok_or_else(|| RunError::failed("the video has no source"))
+    }
+
+    pub async fn begin(&'a self) -> Result<Workplace<'a>, RunError> {
+        let attempt = self.scheduler.id();
+        let now = self.scheduler.now();
+        self.scheduler.catalog.begin_attempt(self.lease, attempt, now).await?;
+        Ok(Workplace { run: self, attempt, files: self.scratch.attempt(attempt)? })
+    }
+
+    /// What a payload says.
+    pub fn payload<T: for<'de> serde::Deserialize<'de>>(&self) -> Result<T, RunError> {
+        serde_json::from_str(&self.lease.job.payload)
+            .map_err(|error| RunError::failed(format_args!("its payload makes no sense: {error}")))
+    }
+}
+
+impl Workplace<'_> {
+    pub fn output(&self) -> PathBuf {
+        self.files.output()
+    }
+
+    pub async fn fetch_source(&self, source: &Source) -> Result<PathBuf, RunError> {
+        let video = self.run.lease.job.video;
+        self.fetch(&ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source }).await
+    }
+
+    /// Into a local file of the same name.
+    pub async fn fetch(&self, key: &ObjectKey) -> Result<PathBuf, RunError> {
+        let path = self.files.input().join(key.file.to_string());
+        self.run.scheduler.store.fetch(key, &path).await?;
+        Ok(path)
+    }
+
+    pub async fn transcode(&self, task: Task) -> Result<Outcome, RunError> {
+        let jobs = &self.run.scheduler.config.jobs;
+        let limits = RunLimits {
+            duration_max: Duration::from_secs(jobs.task_s_max),
+            memory_bytes_max: jobs.task_memory_bytes_max,
+        };
+        let output = self.output();
+        self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await
+    }
+
+    /// Takes files of the child into the store. They are durable when this returns, and shown by nobody before
+    /// the commit that follows. A file that several renditions name is taken once.
+    pub async fn store(&self, files: &[&OutputFile]) -> Result<Vec<NewObject>, RunError> {
+        let mut names = BTreeSet::new();
+        let mut objects = Vec::new();
+        for file in files {
+            if names.insert(file.name.as_str()) {
+                objects.push(self.store_one(file).await?);
+            }
+        }
+        Ok(objects)
+    }
+
+    async fn store_one(&self, file: &OutputFile) -> Result<NewObject, RunError> {
+        // Parsing leaves no way out of the folder.
+        let object: ObjectFile = file.name.parse().map_err(|_| {
+            RunError::failed(format_args!("the transcoder made `{}`, which no object is", file.name))
+        })?;
+        let path = self.output().join(object.to_string());
+        check_output(&path, file).await?;
+        let key = ObjectKey { video: self.run.lease.job.video, attempt: self.attempt, file: object };
+        let stored = self.run.scheduler.store.put_file(&key, &path).await?;
+        Ok(NewObject { key, bytes: stored.bytes, crc64nvme: Some(stored.crc64nvme) })
+    }
+}
+
+/// The child opened what nobody vouches for, so its word is checked: a link in place of a file would let it
+/// publish what only we can read.
+async fn check_output(path: &Path, file: &OutputFile) -> Result<(), RunError> {
+    let found = tokio::fs::symlink_metadata(path).await?;
+    if !found.is_file() || found.len() != file.bytes {
+        return Err(RunError::failed(format_args!(
+            "`{}` is not the file of {} bytes that the transcoder announced",
+            file.name, file.bytes
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+use domain::{JobKind, JobState, MediaProblem, VideoState};
+use store::{Faulty, Memory, Weather};
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_file_is_rejected_at_once() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("reject").await;
+    let seen = world.until(video, VideoState::Rejected).await;
+    let failure = seen.failure.unwrap();
+    assert_eq!((failure.problem, &*failure.detail), (Some(MediaProblem::NotMedia), "It is words."));
+    let jobs = world.catalog.jobs(None, None, None, 10).await.unwrap();
+    assert_eq!((jobs.len(), jobs[0].attempts), (1, 1));
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_costs_its_attempts_and_nobody_elses_video() {
+    let world = World::new().await;
+    let at_work = world.start();
+    for (words, said) in [("crash", "about to crash"), ("fail", "bad luck"), ("lie", "announced")] {
+        let poison = world.upload(words).await;
+        let good = world.upload("chunks=1").await;
+        let seen = world.until(poison, VideoState::Failed).await;
+        assert_eq!(seen.failure.unwrap().problem, None);
+        world.until(good, VideoState::Ready).await;
+        let dead = world.catalog.jobs(None, Some(JobState::Dead), None, 10).await.unwrap();
+        assert_eq!((dead[0].video, dead[0].attempts), (poison, 3));
+        let error = dead[0].error.as_deref().unwrap();
+        assert!(error.contains(said), "{words}: {error}");
+    }
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_place_of_a_file_is_not_followed() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("link").await;
+    world.until(video, VideoState::Failed).await;
+    let stored = world.objects_of(video).await;
+    assert!(stored.iter().all(|path| !path.ends_with("original.index.json")), "{stored:?}");
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encode_that_always_crashes_ends_and_can_be_called_back() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("chunks=2 crash-encode").await;
+    world.until(video, VideoState::Failed).await;
+    at_work.stop().await;
+    world.check().await;
+    let dead = world.catalog.jobs(Some(JobKind::Encode), Some(JobState::Dead), None, 10).await.unwrap();
+    assert_eq!(dead.len(), 1, "its sibling was cancelled with it: {dead:?}");
+    world.catalog.retry_job(dead[0].id, world.clock.now()).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Processing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_never_ends_is_stopped() {
+    let mut world = World::new().await;
+    world.config.jobs.task_s_max = 1;
+    world.config.jobs.attempts_max = 1;
+    let at_work = world.start();
+    let video = world.upload("hang").await;
+    world.until(video, VideoState::Failed).await;
+    let dead = world.catalog.jobs(None, Some(JobState::Dead), None, 10).await.unwrap();
+    assert!(dead[0].error.as_deref().unwrap().contains("after 1 s"), "{dead:?}");
+    at_work.stop().await;
+    world.check().await;
+}
+
+/// The row changes hands under the worker's feet, as when its clock stood still for longer than a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_lease_stops_the_run_and_what_it_wrote_is_swept() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("hang").await;
+    let running = |jobs: &[sql::JobRow]| jobs.iter().any(|job| job.state == JobState::Running);
+    world.until_jobs("the ingest runs", running).await;
+    // Deleting raises the fence; the purge waits for the writer and finds nothing left.
+    let deletion = world.delete(video).await;
+    let done = world.until_purged(&deletion).await;
+    assert_eq!(done.receipt.unwrap().objects_deleted, 1, "the source");
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_weather_in_the_store_costs_no_attempt() {
+    let mut world = World::new().await;
+    let memory = Memory::new();
+    world.store = std::sync::Arc::new(memory.clone());
+    let video = world.upload("chunks=1").await;
+    let weather = Weather { fails_before: 0.2, ..Weather::default() };
+    world.store = std::sync::Arc::new(Faulty::new(memory, 7, weather));
+    let at_work = world.start();
+    world.until(video, VideoState::Ready).await;
+    at_work.stop().await;
+    let jobs = world.catalog.jobs(None, None, None, 10).await.unwrap();
+    assert!(jobs.iter().all(|job| job.attempts == 1), "{jobs:?}");
+}

@@ -1,0 +1,229 @@
+//! A scheduler at work, and the steps of those who give it work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::{Clock, Failure, Ids, ServiceName, Settings};
+use domain::{
+    AttemptId, DeletionState, JobId, ObjectFile, ObjectKey, Role, UserId, VideoId, VideoState, Visibility,
+};
+use scheduler::{Config, Deps, Scheduler, Transcoder, work};
+use sql::{
+    Catalog, CompleteUpload, CompletedUpload, CreateUser, DeleteVideo, Deletion, JobRow, NewDeletion,
+    NewUser, NewVideo, Video,
+};
+use store::{Disk, Store};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes longer on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub catalog: Catalog,
+    pub store: Arc<dyn Store>,
+    pub config: Config,
+    pub clock: Clock,
+    pub ids: Ids,
+    folder: tempfile::TempDir,
+}
+
+/// A scheduler that works until it is told to stop.
+pub struct AtWork {
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), Failure>>,
+}
+
+impl AtWork {
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let stopped = tokio::time::timeout(PATIENCE, self.task).await.expect("it stops in time");
+        stopped.unwrap().unwrap();
+    }
+}
+
+impl World {
+    pub async fn new() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::defaults(ServiceName::Scheduler);
+        settings.data_dir = folder.path().to_owned();
+        let mut config = Config::new(&settings);
+        config.jobs.poll_ms = 10;
+        config.jobs.retry_base_ms = 1;
+        config.jobs.retry_max_ms = 20;
+        config.jobs.attempts_max = 3;
+        config.jobs.lease_s = 2;
+        config.jobs.heartbeat_s = 1;
+        World {
+            catalog: Catalog::open(&Catalog::sqlite_url(&settings.database_file())).await.unwrap(),
+            store: Arc::new(Disk::open(&settings.objects_dir()).unwrap()),
+            config,
+            clock: Clock::system(),
+            ids: Ids::system(),
+            folder,
+        }
+    }
+
+    pub fn scheduler(&self) -> Scheduler {
+        let deps = Deps {
+            catalog: self.catalog.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            transcoder: Transcoder::new(fake_transcoder()),
+            wake: Arc::new(Notify::new()),
+        };
+        Scheduler::new(deps, self.config.clone())
+    }
+
+    pub fn start(&self) -> AtWork {
+        let shutdown = CancellationToken::new();
+        AtWork { task: tokio::spawn(work(self.scheduler(), shutdown.clone())), shutdown }
+    }
+
+    pub async fn user(&self) -> UserId {
+        let id: UserId = self.ids.next(self.clock.now());
+        // The end of an id is random.
+        let username = format!("user_{}", &id.to_string()[28..]).parse().unwrap();
+        let new = NewUser {
+            id,
+            username,
+            email: None,
+            password_hash: String::new(),
+            role: Role::User,
+            display_name: String::new(),
+        };
+        let created = self.catalog.create_user(&new, self.clock.now()).await.unwrap();
+        assert!(matches!(created, CreateUser::Created(_)));
+        id
+    }
+
+    pub async fn create(&self) -> VideoId {
+        let new = NewVideo {
+            id: self.ids.next(self.clock.now()),
+            author: self.user().await,
+            title: "Words".to_owned(),
+            description: String::new(),
+            tags: Vec::new(),
+            visibility: Visibility::Public,
+        };
+        self.catalog.create_video(&new, self.clock.now()).await.unwrap().unwrap();
+        new.id
+    }
+
+    /// Row before bytes, as the streamserver does it.
+    pub async fn write_source(&self, video: VideoId, words: &str) -> AttemptId {
+        let (now, attempt) = (self.clock.now(), self.ids.next(self.clock.now()));
+        self.catalog.begin_upload(attempt, video, now.plus_s(2), now).await.unwrap();
+        self.put(&ObjectKey { video, attempt, file: ObjectFile::Source }, words).await;
+        attempt
+    }
+
+    pub async fn put(&self, key: &ObjectKey, text: &str) {
+        let mut writer = self.store.create(key).await.unwrap();
+        writer.write(Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+
+    pub async fn upload(&self, words: &str) -> VideoId {
+        let video = self.create().await;
+        let attempt = self.write_source(video, words).await;
+        let now = self.clock.now();
+        let ingest_job: JobId = self.ids.next(now);
+        let done = CompletedUpload {
+            video,
+            attempt,
+            bytes: words.len() as u64,
+            crc64nvme: 0,
+            sha256_hex: None,
+            filename: None,
+            ingest_job,
+        };
+        let completed = self.catalog.complete_upload(&done, now).await.unwrap();
+        assert_eq!(completed, CompleteUpload::Completed);
+        video
+    }
+
+    pub async fn delete(&self, video: VideoId) -> Deletion {
+        let now = self.clock.now();
+        let (id, job) = (self.ids.next(now), self.ids.next(now));
+        let new = NewDeletion { video, requested_by: "test".to_owned(), due_at: now, id, job };
+        match self.catalog.delete_video(&new, now).await.unwrap() {
+            DeleteVideo::Accepted(deletion) => deletion,
+            DeleteVideo::NotFound => panic!("the video was there"),
+        }
+    }
+
+    pub async fn seen(&self, video: VideoId) -> Video {
+        self.catalog.video(video, self.clock.now()).await.unwrap().expect("the video is there")
+    }
+
+    pub async fn until(&self, video: VideoId, state: VideoState) -> Video {
+        let wanted = async || {
+            let seen = self.seen(video).await;
+            assert!(seen.state == state || !seen.state.is_terminal(), "ended as {}: {seen:?}", seen.state);
+            (seen.state == state).then_some(seen)
+        };
+        eventually(wanted, || format!("the video becomes {state}")).await
+    }
+
+    pub async fn until_purged(&self, deletion: &Deletion) -> Deletion {
+        let wanted = async || {
+            let seen = self.catalog.deletion(deletion.id).await.unwrap().unwrap();
+            (seen.state == DeletionState::Done).then_some(seen)
+        };
+        eventually(wanted, || "the purge is done".to_owned()).await
+    }
+
+    pub async fn until_jobs(&self, what: &str, holds: impl Fn(&[JobRow]) -> bool) -> Vec<JobRow> {
+        let wanted = async || {
+            let jobs = self.catalog.jobs(None, None, None, 100).await.unwrap();
+            holds(&jobs).then_some(jobs)
+        };
+        eventually(wanted, || what.to_owned()).await
+    }
+
+    pub async fn objects_of(&self, video: VideoId) -> Vec<String> {
+        let page = self.store.list(&ObjectKey::video_prefix(video), None, 1000).await.unwrap();
+        page.objects.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// Every object is explained by a row, every row by the rules, and no file of a run is left.
+    pub async fn check(&self) {
+        assert_eq!(self.catalog.violations().await.unwrap(), []);
+        let stored = self.store.list("", None, 1000).await.unwrap();
+        for (path, _) in stored.objects {
+            let key: ObjectKey = path.parse().unwrap();
+            assert!(self.catalog.attempt(key.attempt).await.unwrap().is_some(), "{path} is unexplained");
+        }
+        for object in self.catalog.objects_after(None, 1000).await.unwrap() {
+            assert!(self.store.head(&object.key).await.unwrap().is_some(), "{:?} is missing", object.key);
+        }
+        if let Ok(mut entries) = std::fs::read_dir(self.folder.path().join("scratch")) {
+            assert!(entries.next().is_none(), "scratch files are left");
+        }
+    }
+}
+
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>, what: impl Fn() -> String) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("waited in vain until {}", what()))
+}
+
+/// Built together with the tests, as every example of the crate.
+fn fake_transcoder() -> std::path::PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let fake = target.join("examples/fake_transcoder");
+    assert!(fake.exists(), "{} is there after `cargo build --examples`", fake.display());
+    fake
+}
