@@ -43,11 +43,11 @@ pub async fn serve(
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
-    let host = Arc::new(Host { app, limits: limits.clone(), shutdown, cut: CancellationToken::new() });
-    while let Some((stream, peer, place)) = next(&listener, &places, &host.shutdown).await {
-        let host = host.clone();
+    let server = Arc::new(Server { app, limits: limits.clone(), shutdown, cut: CancellationToken::new() });
+    while let Some((stream, peer, place)) = next(&listener, &places, &server.shutdown).await {
+        let server = server.clone();
         connections.spawn(async move {
-            host.connection(stream, peer).await;
+            server.connection(stream, peer).await;
             drop(place);
         });
     }
@@ -60,7 +60,7 @@ pub async fn serve(
             drain_s_max = limits.drain_s_max,
             "cutting connections"
         );
-        host.cut.cancel();
+        server.cut.cancel();
         connections.wait().await;
     }
     Ok(())
@@ -103,7 +103,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-struct Host {
+struct Server {
     app: axum::Router,
     limits: Limits,
     shutdown: CancellationToken,
@@ -114,14 +114,14 @@ struct Host {
 /// Read buffer of a connection at most, in bytes; heads and pieces of bodies pass through it.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
-impl Host {
+impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         let phase = Phase::new();
         let io = TimedIo::new(stream, phase.clone(), &self.limits);
-        let host = self.clone();
-        let service = service_fn(move |request| host.clone().answer(request, peer, phase.busy()));
+        let server = self.clone();
+        let service = service_fn(move |request| server.clone().answer(request, peer, phase.busy()));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // The deadlines of `TimedIo` come earlier; this one stands behind them.
