@@ -384,6 +384,30 @@ async fn places_run_out() {
 }
 
 #[tokio::test]
+async fn clients_that_ask_too_often_are_told_when_to_come_back() {
+    let world = World::with_limits(|limits| {
+        (limits.requests_per_s_per_client, limits.requests_burst_per_client) = (1, 2);
+    })
+    .await;
+    let alice = world.user("alice").await;
+    let video = world.video(&alice, Visibility::Public).await;
+    let refused = async || loop {
+        let response = world.upload(video, "nonsense", "x").send().await.unwrap();
+        if response.status() != 401 {
+            return response;
+        }
+    };
+    let response = refused().await;
+    assert!(
+        ["retry-after", "ratelimit", "ratelimit-policy"]
+            .iter()
+            .all(|name| response.headers().contains_key(*name))
+    );
+    expect_problem(response, 429, "rate-limited").await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn in_bad_weather_an_upload_succeeds_or_leaves_nothing() {
     for seed in 0..20 {
         let weather = Weather { fails_before: 0.2, fails_after: 0.0, out_of_space: 0.1, breaks_off: 0.0 };
