@@ -50,7 +50,7 @@ pub trait Store: Send + Sync + 'static {
     /// because a check wants to see also what no key explains.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError>;
 
-    /// What writers began and have not finished, oldest names not first: sorted by name, after `after`, at most
+    /// What writers began and have not finished, sorted by name, after `after`, at most
     /// `limit`. A writer that is still at work shows up here, so the caller decides by age.
     async fn list_unfinished(&self, after: Option<&str>, limit: usize)
     -> Result<Vec<Unfinished>, StoreError>;
