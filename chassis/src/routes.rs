@@ -4,15 +4,16 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use http::header::VARY;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, OpenApi};
+use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::edge::UserLimit;
-use crate::{Policy, Problem, Tokens};
+use crate::{Policy, Problem, ProblemBody, Tokens};
 
 /// Routes with their policies, and the OpenAPI document that follows from them.
 ///
@@ -45,6 +46,7 @@ pub struct Routes<S = ()> {
 }
 
 const SCHEME: &str = "token";
+const PROBLEM: &str = "Problem";
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub fn new(tokens: Tokens) -> Self {
@@ -88,6 +90,9 @@ impl Routes {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         let components = document.components.get_or_insert_with(Components::new);
         components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+        let mut problems = vec![(PROBLEM.to_owned(), ProblemBody::schema())];
+        ProblemBody::schemas(&mut problems);
+        components.schemas.extend(problems);
         (router, document)
     }
 }
@@ -108,13 +113,10 @@ async fn admit(
         Err(problem) => return problem.into_response(),
     };
     request.extensions_mut().insert(caller);
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     let mut response = next.run(request).await;
     response.headers_mut().extend(headers);
-    if safe {
-        // Answers differ by caller; a cache between us must not mix them up.
-        response.headers_mut().append(VARY, HeaderValue::from_static("Authorization"));
-    }
+    // Answers differ by caller: what is meant for caches says so itself.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
     response
 }
 
@@ -136,8 +138,17 @@ fn document(policy: Policy, operation: &mut Operation) {
         refusals.push(("403", "Only for admins"));
     }
     for (status, description) in refusals {
-        let response = utoipa::openapi::ResponseBuilder::new().description(description).build();
+        let response = ResponseBuilder::new().description(description).build();
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && (status.starts_with('4') || status.starts_with('5'))
+        {
+            let schema = RefOr::Ref(Ref::from_schema_name(PROBLEM));
+            let content = ContentBuilder::new().schema(Some(schema)).build();
+            response.content.insert("application/problem+json".to_owned(), RefOr::T(content));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::app::{Answer, App, PASSWORD};
 async fn unknown_paths_and_methods_are_problems() {
     let app = App::start().await;
     let anyone = app.anonymous();
+    assert_eq!(anyone.get("/api/videos").await.header("cache-control"), "private, no-store");
     anyone.get("/api/nothing").await.problem(404, "/problems/not-found");
     anyone.get("/api/videos/").await.problem(404, "/problems/not-found");
     let refused = Answer::of(anyone.request(Method::PUT, "/api/videos")).await;
@@ -138,6 +139,9 @@ async fn the_document_names_every_route_and_says_who_may() {
     }
     assert_eq!(paths["/api/videos"]["post"]["security"], json!([{"token": []}]));
     assert_eq!(paths["/api/videos"]["get"]["security"], json!([{}, {"token": []}]));
+    let refusal = &paths["/api/videos"]["post"]["responses"]["401"]["content"]["application/problem+json"];
+    assert_eq!(refusal["schema"]["$ref"], "#/components/schemas/Problem");
+    assert!(document["components"]["schemas"]["Problem"]["properties"]["request_id"].is_object());
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
 }
 
