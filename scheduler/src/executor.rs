@@ -16,6 +16,9 @@ use crate::workplace::Run;
 /// What is kept of an error as the reason of a failure, in characters.
 const REASON_CHARS_MAX: usize = 4000;
 
+/// Whoever watches a video being made sees it move at least this often, and the database is not busy with it.
+const PROGRESS_SHOWN_EVERY: Duration = Duration::from_secs(1);
+
 pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, shutdown: &CancellationToken) {
     let started = Instant::now();
     let (progress, seen) = watch::channel(0.0);
@@ -44,14 +47,14 @@ pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, sh
 }
 
 /// Returns when the lease is lost, or can no longer be known to be held.
-async fn keep_lease(scheduler: &Scheduler, lease: &Lease, progress: watch::Receiver<f64>) {
+async fn keep_lease(scheduler: &Scheduler, lease: &Lease, mut progress: watch::Receiver<f64>) {
     let (heartbeat, lease_ms) = (scheduler.config.heartbeat(), scheduler.config.lease_ms());
     let lease_duration = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut held_until = tokio::time::Instant::now() + lease_duration;
     loop {
-        tokio::time::sleep(heartbeat).await;
+        next_beat(heartbeat, &mut progress).await;
         let (asked_at, now) = (tokio::time::Instant::now(), scheduler.now());
-        let fraction = *progress.borrow();
+        let fraction = *progress.borrow_and_update();
         let beat = scheduler.catalog.heartbeat(lease, Some(fraction), now.plus_ms(lease_ms), now);
         match tokio::time::timeout_at(held_until, beat).await {
             Ok(Ok(())) => held_until = asked_at + lease_duration,
@@ -67,12 +70,26 @@ async fn keep_lease(scheduler: &Scheduler, lease: &Lease, progress: watch::Recei
     }
 }
 
+/// A heartbeat's time, or less where there is progress to show.
+async fn next_beat(heartbeat: Duration, progress: &mut watch::Receiver<f64>) {
+    let news = async {
+        tokio::time::sleep(PROGRESS_SHOWN_EVERY).await;
+        if progress.changed().await.is_err() {
+            // The run has ended, and this ends with it.
+            std::future::pending::<()>().await;
+        }
+    };
+    let _ = tokio::time::timeout(heartbeat, news).await;
+}
+
 /// Writes the ending down; answers with its word for metrics and logs.
 async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunError>) -> &'static str {
     let (catalog, now) = (&scheduler.catalog, scheduler.now());
     let (ending, written) = match result {
         Ok(()) => ("done", Ok(())),
-        Err(RunError::LeaseLost) => ("lease_lost", Ok(())),
+        Err(RunError::LeaseLost) => {
+            ("lease_lost", catalog.stop_writing(lease).await.map_err(FencedError::from))
+        }
         Err(RunError::Stopped) => ("released", catalog.release_job(lease, now).await),
         Err(RunError::Rejected { problem, detail }) => {
             ("rejected", catalog.reject_video(lease, problem, &detail, now).await)

@@ -9,6 +9,7 @@ use domain::AttemptId;
 use rustix::fs::{FlockOperation, flock};
 
 const LOCK: &str = "lock";
+const TAKE_TRIES_MAX: u32 = 5;
 
 /// The folder of this process.
 pub struct Scratch {
@@ -28,10 +29,15 @@ impl Scratch {
         fs::create_dir_all(root)?;
         remove_leftovers(root)?;
         let folder = root.join(worker);
-        fs::create_dir(&folder)?;
-        let lock = File::create_new(folder.join(LOCK))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Scratch { folder, _lock: lock })
+        // Another that starts at the same time may take a folder without its lock for a dead one's.
+        let mut tries = 0;
+        loop {
+            match take(&folder) {
+                Ok(lock) => return Ok(Scratch { folder, _lock: lock }),
+                Err(error) if tries == TAKE_TRIES_MAX => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     pub fn attempt(&self, attempt: AttemptId) -> io::Result<ScratchDir> {
@@ -68,6 +74,15 @@ impl Drop for ScratchDir {
     }
 }
 
+fn take(folder: &Path) -> io::Result<File> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(LOCK);
+    let lock = File::create(&path)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    // What we hold is what others will find.
+    if path.exists() { Ok(lock) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
 fn remove_leftovers(root: &Path) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let folder = entry?.path();
@@ -79,8 +94,7 @@ fn remove_leftovers(root: &Path) -> io::Result<()> {
 }
 
 fn is_in_use(folder: &Path) -> bool {
-    // A folder without a lock is one whose owner died between making the two, or is just about to make it;
-    // the second loses its start, not data.
+    // Without a lock: its owner died between making the two, or is just about to and will try again.
     let Ok(lock) = File::open(folder.join(LOCK)) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }

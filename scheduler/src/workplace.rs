@@ -14,6 +14,9 @@ use crate::child::RunLimits;
 use crate::failure::RunError;
 use crate::scratch::{Scratch, ScratchDir};
 
+/// With less on the disk, a run that failed is taken to have failed for want of it.
+const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
 /// A job that is being run under a lease.
 pub struct Run<'a> {
     pub scheduler: &'a Scheduler,
@@ -74,7 +77,14 @@ impl Workplace<'_> {
             memory_bytes_max: jobs.task_memory_bytes_max,
         };
         let output = self.output();
-        self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await
+        let result = self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await;
+        match result {
+            // Not the file's fault, and gone when there is space again.
+            Err(RunError::Failed(error)) if is_full(&output) => {
+                Err(RunError::Disturbed(error.context("the scratch folder is full")))
+            }
+            result => result,
+        }
     }
 
     /// Takes files of the child into the store. They are durable when this returns, and shown by nobody before
@@ -101,6 +111,10 @@ impl Workplace<'_> {
         let stored = self.run.scheduler.store.put_file(&key, &path).await?;
         Ok(NewObject { key, bytes: stored.bytes, crc64nvme: Some(stored.crc64nvme) })
     }
+}
+
+fn is_full(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FREE_BYTES_MIN)
 }
 
 /// The child opened what nobody vouches for, so its word is checked: a link in place of a file would let it

@@ -50,14 +50,6 @@ pub enum CancelDeletion {
     NotFound,
 }
 
-/// What a purge must know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Purge {
-    pub deletion: DeletionId,
-    /// Until then someone who lost the right to write may still be writing: sweep again after it.
-    pub writers_until: Option<Timestamp>,
-}
-
 type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 const COLUMNS: &str = "id, video_id, state, requested_by, due_at, started_at, finished_at, attempts,
@@ -141,7 +133,7 @@ impl Catalog {
     }
 
     /// The time has come. Nothing that works towards the video may commit from here on.
-    pub async fn start_purge(&self, lease: &Lease, now: Timestamp) -> Result<Purge, FencedError> {
+    pub async fn start_purge(&self, lease: &Lease, now: Timestamp) -> Result<DeletionId, FencedError> {
         let mut tx = self.begin().await?;
         fence(&mut tx, lease).await?;
         let video = lease.job.video;
@@ -157,10 +149,28 @@ impl Catalog {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Err(FencedError::LeaseLost) };
-        let purge =
-            Purge { deletion: parsed(&row, "id")?, writers_until: writers_until(&mut tx, video, now).await? };
+        let deletion = parsed(&row, "id")?;
         tx.commit().await?;
-        Ok(purge)
+        Ok(deletion)
+    }
+
+    /// Until then someone who lost the right to write may still be writing; `None`: all have said that they
+    /// stopped, or their leases are over.
+    pub async fn writers_until(&self, video: VideoId, now: Timestamp) -> Result<Option<Timestamp>, SqlError> {
+        let row = sqlx::query(
+            "-- deletions.writers_until
+             SELECT coalesce(max(lease_until), 0) AS lease_until FROM (
+               SELECT lease_until FROM jobs WHERE video_id = $1 AND kind <> 'purge' AND lease_until > $2
+               UNION ALL
+               SELECT lease_until FROM attempts
+               WHERE video_id = $1 AND kind = 'upload' AND state = 'lost' AND lease_until > $2) writers",
+        )
+        .bind(video.to_string())
+        .bind(now.unix_ms())
+        .fetch_one(&self.readers)
+        .await?;
+        let until = instant(&row, "lease_until")?;
+        Ok((until > now).then_some(until))
     }
 
     /// Counts what was removed, for the receipt; a later attempt goes on counting.
@@ -307,23 +317,6 @@ async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlErro
     .execute(&mut **tx)
     .await?;
     Ok(())
-}
-
-async fn writers_until(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<Option<Timestamp>, SqlError> {
-    let row = sqlx::query(
-        "-- deletions.writers_until
-         SELECT coalesce(max(lease_until), 0) AS lease_until FROM (
-           SELECT lease_until FROM jobs WHERE video_id = $1 AND kind <> 'purge' AND lease_until > $2
-           UNION ALL
-           SELECT lease_until FROM attempts
-           WHERE video_id = $1 AND kind = 'upload' AND state = 'lost' AND lease_until > $2) writers",
-    )
-    .bind(video.to_string())
-    .bind(now.unix_ms())
-    .fetch_one(&mut **tx)
-    .await?;
-    let until = instant(&row, "lease_until")?;
-    Ok((until > now).then_some(until))
 }
 
 async fn forget_video(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {

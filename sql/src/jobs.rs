@@ -120,6 +120,20 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whoever lost a lease says that it has stopped: a purge need not wait for the end of it.
+    pub async fn stop_writing(&self, lease: &Lease) -> Result<(), SqlError> {
+        sqlx::query(
+            "-- jobs.stop_writing
+             UPDATE jobs SET lease_until = NULL WHERE id = $1 AND state = 'cancelled' AND token = $2",
+        )
+        .bind(lease.job.id.to_string())
+        // Cancelling raised it by one; had someone else claimed the job in between, it would be higher.
+        .bind(lease.token + 1)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
     /// The row that explains what this run is about to write.
     pub async fn begin_attempt(
         &self,

@@ -28,7 +28,7 @@ pub use attempts::{Attempt, AttemptState};
 pub use catalog::Catalog;
 pub use check::Violation;
 pub use comments::{Comment, NewComment};
-pub use deletions::{CancelDeletion, DeleteVideo, Deletion, NewDeletion, Purge};
+pub use deletions::{CancelDeletion, DeleteVideo, Deletion, NewDeletion};
 pub use error::{FencedError, SqlError};
 pub use job_endings::RetryJob;
 pub use jobs::{Claim, Job, Lease};

@@ -90,12 +90,12 @@ impl Catalog {
         Ok(extended.rows_affected() > 0)
     }
 
-    /// Nothing more will be written: the sweeper removes what is left.
+    /// Nothing more will be written: the sweeper removes what is left, and a purge need not wait any longer.
     pub async fn abandon_upload(&self, attempt: AttemptId, now: Timestamp) -> Result<(), SqlError> {
         sqlx::query(
             "-- uploads.abandon
-             UPDATE attempts SET state = 'lost', ended_at = $2
-             WHERE id = $1 AND kind = 'upload' AND state = 'open'",
+             UPDATE attempts SET state = 'lost', ended_at = coalesce(ended_at, $2), lease_until = $2
+             WHERE id = $1 AND kind = 'upload' AND state IN ('open', 'lost')",
         )
         .bind(attempt.to_string())
         .bind(now.unix_ms())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{ObjectKey, Timestamp};
+use domain::ObjectKey;
 use store::{Store, StoreError};
 
 use crate::failure::RunError;
@@ -11,21 +11,36 @@ use crate::workplace::Run;
 /// Objects of one batch; S3 takes as many in one call.
 const BATCH_OBJECTS_MAX: usize = 1000;
 /// Writers stop at the end of their lease by their own clocks, and a write in flight takes a moment more.
-const WRITERS_GRACE_MS: i64 = 2_000;
+const WRITERS_GRACE: Duration = Duration::from_secs(2);
+/// Most writers say that they stopped long before that.
+const WRITERS_POLL: Duration = Duration::from_millis(250);
 
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
-    let purge = scheduler.catalog.start_purge(lease, scheduler.now()).await?;
+    let deletion = scheduler.catalog.start_purge(lease, scheduler.now()).await?;
     sweep(run).await?;
-    if let Some(until) = purge.writers_until {
-        wait_until(run, until.plus_ms(WRITERS_GRACE_MS)).await;
+    if wait_for_writers(run).await? {
         sweep(run).await?;
     }
     check_empty(run).await?;
     let swept_at = scheduler.now();
     scheduler.catalog.finish_purge(lease, swept_at, swept_at).await?;
-    tracing::info!(video.id = %lease.job.video, deletion.id = %purge.deletion, "purged");
+    tracing::info!(video.id = %lease.job.video, deletion.id = %deletion, "purged");
     Ok(())
+}
+
+/// Returns once nobody writes any more. `false`: nobody did.
+async fn wait_for_writers(run: &Run<'_>) -> Result<bool, RunError> {
+    let (catalog, video) = (&run.scheduler.catalog, run.lease.job.video);
+    let mut waited = false;
+    while catalog.writers_until(video, run.scheduler.now()).await?.is_some() {
+        waited = true;
+        tokio::time::sleep(WRITERS_POLL).await;
+    }
+    if waited {
+        tokio::time::sleep(WRITERS_GRACE).await;
+    }
+    Ok(waited)
 }
 
 /// Batch by batch, each counted for the receipt once it is gone.
@@ -49,11 +64,6 @@ async fn check_empty(run: &Run<'_>) -> Result<(), RunError> {
         return Ok(());
     }
     Err(RunError::failed(format_args!("`{}` appeared after the last sweep", left.objects[0].0)))
-}
-
-async fn wait_until(run: &Run<'_>, instant: Timestamp) {
-    let wait_ms = instant.ms_since(run.scheduler.now());
-    tokio::time::sleep(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))).await;
 }
 
 struct Removed {

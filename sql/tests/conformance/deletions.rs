@@ -73,8 +73,13 @@ async fn a_running_transcode_cannot_commit_after_the_tombstone() {
     let beat = world.catalog.heartbeat(&leases[1], None, until, world.now).await;
     assert!(matches!(beat, Err(FencedError::LeaseLost)));
     let lease = world.claim(JobKind::Purge).await;
-    let purge = world.catalog.start_purge(&lease, world.now).await.unwrap();
-    assert_eq!(purge.writers_until, Some(leases[0].lease_until), "they may still be writing");
+    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    for writer in &leases {
+        let until = world.catalog.writers_until(video, world.now).await.unwrap();
+        assert_eq!(until, Some(writer.lease_until), "it may still be writing");
+        world.catalog.stop_writing(writer).await.unwrap();
+    }
+    assert_eq!(world.catalog.writers_until(video, world.now).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -83,15 +88,18 @@ async fn an_upload_under_way_ends_with_its_video() {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
     delete(&mut world, video).await;
-    assert!(!world.catalog.extend_upload(attempt, world.now.plus_s(60)).await.unwrap());
+    assert!(!world.catalog.extend_upload(attempt, world.now.plus_s(99)).await.unwrap());
     let upload = world.upload(video, attempt);
     assert_eq!(world.catalog.complete_upload(&upload, world.now).await.unwrap(), CompleteUpload::Gone);
     let late = world.id();
     let begun = world.catalog.begin_upload(late, video, world.now, world.now).await.unwrap();
     assert_eq!(begun, BeginUpload::NotFound);
     let lease = world.claim(JobKind::Purge).await;
-    let purge = world.catalog.start_purge(&lease, world.now).await.unwrap();
-    assert_eq!(purge.writers_until, Some(world.now.plus_ms(LEASE_MS)));
+    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    let until = world.catalog.writers_until(video, world.now).await.unwrap();
+    assert_eq!(until, Some(world.now.plus_ms(LEASE_MS)));
+    world.catalog.abandon_upload(attempt, world.now).await.unwrap();
+    assert_eq!(world.catalog.writers_until(video, world.now).await.unwrap(), None);
     assert!(
         world.catalog.stale_attempts(world.now.plus_s(99), 0, 10).await.unwrap().is_empty(),
         "the purge counts what the sweeper would take"
