@@ -268,3 +268,26 @@ fn limits_are_named_with_what_exceeded_them() {
     assert_eq!(problem, MediaProblem::UnsupportedCodec);
     assert!(detail.contains("huffyuv") && detail.contains("H.264"), "{detail}");
 }
+
+#[test]
+fn fragments_start_where_planned_though_damage_swallowed_the_keyframe() {
+    let line = format!("-f lavfi -i testsrc2=s=640x480:r=25:d=6 {X264} -g 50");
+    let whole = Scene::new("whole.mp4", &line);
+    let probed = probe(&whole.clip, "-select_streams v -show_entries packet=pos,size");
+    let (starts, sizes) = (numbers(&probed, "pos"), numbers(&probed, "size"));
+    let mut bytes = std::fs::read(&whole.clip).unwrap();
+    for frame in 50..53 {
+        let start = starts[frame] as usize;
+        bytes[start..start + sizes[frame] as usize].fill(0);
+    }
+    let damaged = whole.folder.path().join("damaged.mp4");
+    std::fs::write(&damaged, bytes).unwrap();
+    let scene = Scene::of(whole.folder, damaged);
+    let plan = scene.plan(None);
+    let schedule = Schedule::new(&scene.facts.video, &plan, plan.chunks[0]);
+    for rung in scene.encode(&plan) {
+        assert_eq!(rung.keys, schedule.keys);
+        assert!(rung.times.iter().all(|time| schedule.kept.contains(time)));
+        assert!(rung.notes[0].damaged >= 3 && rung.times.len() < schedule.kept.len(), "{:?}", rung.notes);
+    }
+}

@@ -5,19 +5,17 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use domain::ObjectFile;
-use domain::task::{ChunkSpan, OutputFile, Plan};
-use ffmpeg_next::codec::packet::Packet;
-use ffmpeg_next::format::context::Input;
+use domain::task::{OutputFile, Plan};
+use domain::{ObjectFile, Rung};
 use ffmpeg_next::frame::Video;
 
 use crate::chunk_file::{ChunkNote, output_file};
-use crate::decode::Decoder;
+use crate::chunk_reader::ChunkReader;
 use crate::encoder::VideoEncoder;
 use crate::filters::{Filters, Look};
 use crate::progress::Progress;
 use crate::schedule::Schedule;
-use crate::source::{self, Opened, SourceFacts};
+use crate::source::{self, SourceFacts};
 use crate::{TaskError, judge};
 
 /// Frames between two threads.
@@ -36,42 +34,50 @@ pub fn encode_video(
     let opened = source::open(input, &judge::ALREADY_JUDGED)?;
     let schedule = Schedule::new(&opened.facts.video, plan, span);
     let files: Vec<ObjectFile> = plan.rungs.iter().map(|rung| ObjectFile::Chunk(rung.name, chunk)).collect();
-    let encoders = plan
-        .rungs
-        .iter()
-        .zip(&files)
-        .map(|(rung, file)| {
-            let path = output.join(file.to_string());
-            VideoEncoder::open(rung, &path, plan, opened.facts.video.frame_rate)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let look = Look {
-        sizes: plan.rungs.iter().map(|rung| rung.size).collect(),
-        orientation: opened.facts.video.orientation,
-        interlaced: opened.facts.video.interlaced,
-        pixel: "yuv420p",
-    };
-    let filters = Filters::new(look, opened.facts.video.clock.timescale);
-    let source = Reader { opened, path: input, span, schedule: &schedule };
-    let (writers, damaged) = run(source, filters, encoders, &schedule, progress)?;
-    let kept = schedule.kept.len() as u64;
-    for writer in writers {
-        let frames = writer.frames();
-        if frames == 0 {
-            return Err(TaskError::rejected(
-                domain::MediaProblem::Unreadable,
-                format!("None of the {kept} pictures of a part of the video can be decoded."),
-            ));
-        }
-        let damaged = damaged.max(kept.saturating_sub(frames));
-        writer.finish(ChunkNote { frames, damaged, end: schedule.end })?;
+    let encoders = open_encoders(&opened.facts, &files, output, plan)?;
+    let filters = Filters::new(look(&opened.facts, plan), opened.facts.video.clock.timescale);
+    let reader = ChunkReader::new(opened, input, span, &schedule);
+    let (encoders, damaged) = run(reader, filters, encoders, &schedule, progress)?;
+    for encoder in encoders {
+        finish(encoder, &schedule, damaged)?;
     }
     files.iter().map(|file| output_file(output, file)).collect()
 }
 
+fn open_encoders(
+    source: &SourceFacts,
+    files: &[ObjectFile],
+    output: &Path,
+    plan: &Plan,
+) -> Result<Vec<VideoEncoder>, TaskError> {
+    let open = |(rung, file): (&Rung, &ObjectFile)| {
+        VideoEncoder::open(rung, &output.join(file.to_string()), plan, source.video.frame_rate)
+    };
+    plan.rungs.iter().zip(files).map(open).collect()
+}
+
+fn look(source: &SourceFacts, plan: &Plan) -> Look {
+    Look {
+        sizes: plan.rungs.iter().map(|rung| rung.size).collect(),
+        orientation: source.video.orientation,
+        interlaced: source.video.interlaced,
+        pixel: "yuv420p",
+    }
+}
+
+fn finish(encoder: VideoEncoder, schedule: &Schedule, damaged: u64) -> Result<(), TaskError> {
+    let (frames, kept) = (encoder.frames(), schedule.kept.len() as u64);
+    if frames == 0 {
+        // Ingest saw pictures, so this is a part of the film where damage left none.
+        return Err(anyhow::anyhow!("none of the {kept} pictures of this chunk can be decoded").into());
+    }
+    let damaged = damaged.max(kept.saturating_sub(frames));
+    encoder.finish(ChunkNote { frames, damaged, end: schedule.end })
+}
+
 /// Runs the threads to the end; returns the encoders and how many frames were damaged.
 fn run(
-    source: Reader<'_>,
+    reader: ChunkReader<'_>,
     filters: Filters,
     encoders: Vec<VideoEncoder>,
     schedule: &Schedule,
@@ -88,7 +94,8 @@ fn run(
             encoding.push(scope.spawn(move || encode(encoder, to_encode, schedule, progress)));
         }
         let filtering = scope.spawn(move || filter(filters, to_filter, to_encoders));
-        let decoding = source.decode(decoded);
+        let decoding = reader.decode(&mut |frame| decoded.send(frame).map_err(|_| closed()));
+        drop(decoded);
         // An encoder's failure is the cause where its neighbours only found their queue closed.
         let encoded: Result<Vec<_>, _> = encoding.into_iter().map(joined).collect();
         let filtered = joined(filtering);
@@ -136,121 +143,4 @@ fn encode(
     }
     encoder.drain(schedule)?;
     Ok(encoder)
-}
-
-/// Reads and decodes one chunk.
-struct Reader<'a> {
-    opened: Opened,
-    path: &'a Path,
-    span: ChunkSpan,
-    schedule: &'a Schedule,
-}
-
-impl Reader<'_> {
-    /// Sends the frames of the chunk in display order; returns how many came out damaged or not at all.
-    fn decode(mut self, frames: SyncSender<Video>) -> Result<u64, TaskError> {
-        let mut pending = self.seek()?;
-        let stream = self.opened.facts.video.stream_index;
-        let mut decoder = self.open_decoder()?;
-        let mut times = FrameClock::new(&self.opened.facts, self.schedule);
-        loop {
-            let packet = match pending.take() {
-                Some(packet) => packet,
-                None => match next_packet(&mut self.opened.input, stream) {
-                    Some(packet) => packet,
-                    None => break,
-                },
-            };
-            if self.is_past_end(&packet) {
-                break;
-            }
-            decoder.send(&packet)?;
-            receive(&mut decoder, &mut times, &frames)?;
-        }
-        decoder.send_end()?;
-        receive(&mut decoder, &mut times, &frames)?;
-        Ok(decoder.damaged)
-    }
-
-    /// To the keyframe the chunk starts with; returns the packet that was read to see it. Demuxers that miss it are
-    /// read from the start.
-    fn seek(&mut self) -> Result<Option<Packet>, TaskError> {
-        let video = &self.opened.facts.video;
-        if self.span.start <= video.frame_times[0] {
-            return Ok(None);
-        }
-        let target = video.clock.timestamp(self.span.start);
-        let target_us = crate::film_clock::rescale(target, video.clock.time_base, 1_000_000) + 1;
-        let (stream, clock) = (video.stream_index, video.clock);
-        if self.opened.input.seek(target_us, ..target_us).is_ok()
-            && let Some(packet) = next_packet(&mut self.opened.input, stream)
-            && packet.is_key()
-            && packet.pts().is_some_and(|pts| clock.ticks(pts) <= self.span.start)
-        {
-            return Ok(Some(packet));
-        }
-        self.opened.input = source::reopen(self.path, &self.opened.facts)?;
-        Ok(None)
-    }
-
-    fn open_decoder(&self) -> Result<Decoder, TaskError> {
-        let video = &self.opened.facts.video;
-        let stream =
-            self.opened.input.stream(video.stream_index).ok_or(ffmpeg_next::Error::StreamNotFound)?;
-        Ok(Decoder::open(&stream, 0, video.coded_size.pixels())?)
-    }
-
-    /// Decoding times never exceed presentation times: from here on nothing belongs to the chunk.
-    fn is_past_end(&self, packet: &Packet) -> bool {
-        let Some(end) = self.span.end else { return false };
-        packet.dts().is_some_and(|dts| self.opened.facts.video.clock.ticks(dts) >= end)
-    }
-}
-
-fn receive(decoder: &mut Decoder, times: &mut FrameClock, out: &SyncSender<Video>) -> Result<(), TaskError> {
-    loop {
-        let mut frame = Video::empty();
-        if !decoder.receive(&mut frame)? {
-            return Ok(());
-        }
-        if let Some(time) = times.time_of(&frame) {
-            frame.set_pts(Some(time));
-            out.send(frame).map_err(|_| closed())?;
-        }
-    }
-}
-
-fn next_packet(input: &mut Input, stream: usize) -> Option<Packet> {
-    input.packets().map(|(_, packet)| packet).find(|packet| packet.stream() == stream)
-}
-
-/// Film times of decoded frames, each given once and ascending.
-struct FrameClock<'a> {
-    source: &'a SourceFacts,
-    schedule: &'a Schedule,
-    decoded: usize,
-    last: Option<i64>,
-}
-
-impl<'a> FrameClock<'a> {
-    fn new(source: &'a SourceFacts, schedule: &'a Schedule) -> Self {
-        FrameClock { source, schedule, decoded: 0, last: None }
-    }
-
-    /// `None`: the frame is not of this chunk, or it is one that is left out.
-    fn time_of(&mut self, frame: &Video) -> Option<i64> {
-        let video = &self.source.video;
-        let time = if video.ranked {
-            video.frame_times.get(self.decoded).copied()
-        } else {
-            frame.timestamp().map(|timestamp| video.clock.ticks(timestamp))
-        }?;
-        self.decoded += 1;
-        let fresh = self.last.is_none_or(|last| time > last);
-        if !fresh || self.schedule.kept.binary_search(&time).is_err() {
-            return None;
-        }
-        self.last = Some(time);
-        Some(time)
-    }
 }

@@ -31,6 +31,20 @@ impl From<std::io::Error> for TaskError {
     }
 }
 
+impl TaskError {
+    /// The disk or the memory, not the file: the same work may succeed at another time.
+    pub fn is_of_the_machine(&self) -> bool {
+        use ffmpeg::util::error::{EACCES, EIO, EMFILE, ENOMEM, ENOSPC, EROFS};
+        let TaskError::Failed(error) = self else { return false };
+        let by_ffmpeg = |error: &ffmpeg::Error| {
+            matches!(error, ffmpeg::Error::Other { errno: EACCES | EIO | EMFILE | ENOMEM | ENOSPC | EROFS })
+        };
+        error.chain().any(|cause| {
+            cause.is::<std::io::Error>() || cause.downcast_ref::<ffmpeg::Error>().is_some_and(by_ffmpeg)
+        })
+    }
+}
+
 /// An error met while reading the uploader's file: the machine's where it is about memory or the disk,
 /// the file's in every other case.
 pub fn reading(error: ffmpeg::Error, what: &str) -> TaskError {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::{Input, Output};
+use ffmpeg_next::frame::Video;
 use ffmpeg_next::packet::{Packet, Ref};
 use ffmpeg_next::{Dictionary, Error, Rational, Stream, StreamMut};
 
@@ -92,6 +93,14 @@ pub fn create_mp4(path: &Path) -> Result<Output, Error> {
         let result = ffi::avio_open(&mut (*context).pb, url.as_ptr(), ffi::AVIO_FLAG_WRITE as c_int);
         if result < 0 { Err(Error::from(result)) } else { Ok(output) }
     }
+}
+
+/// The same picture once more, without a copy of its pixels.
+pub fn share(frame: &Video) -> Result<Video, Error> {
+    let mut shared = Video::empty();
+    // SAFETY: both frames are alive; the new one is empty, as av_frame_ref asks, and owns its references.
+    let result = unsafe { ffi::av_frame_ref(shared.as_mut_ptr(), frame.as_ptr()) };
+    if result < 0 { Err(Error::from(result)) } else { Ok(shared) }
 }
 
 /// Lets the muxer choose its own code for the codec: those of other containers do not fit.

@@ -22,6 +22,8 @@ pub struct VideoTimes {
     pub clean_keyframes: Vec<i64>,
     pub ranked: bool,
     pub hidden: u64,
+    /// Frames with the time of another one: a player shows one of them.
+    pub doubled: u64,
     pub constant_rate: bool,
 }
 
@@ -49,7 +51,9 @@ impl VideoTimes {
         timed.sort_unstable();
         let declared_last = timed.last().map_or(0, |&(_, duration)| duration);
         let mut shown: Vec<i64> = timed.into_iter().map(|(time, _)| time).collect();
+        let all = shown.len();
         shown.dedup();
+        let doubled = (all - shown.len()) as u64;
         let paired = interlaced && packets_per_frame(&shown, decoded) > 1.5;
         if paired {
             shown = first_fields(&shown);
@@ -59,6 +63,7 @@ impl VideoTimes {
             last_duration,
             clean_keyframes: if ranked { Vec::new() } else { clean_keyframes(packets) },
             ranked,
+            doubled,
             hidden: packets.iter().filter(|packet| packet.hidden).count() as u64,
             constant_rate: is_constant(&shown),
             shown,
@@ -67,12 +72,13 @@ impl VideoTimes {
 }
 
 /// How long the last frame is shown. Some demuxers make durations up from a wrong frame rate, and too short is the
-/// way they fail; the header's end is good where it lies within a few frames.
+/// way they fail; the header's end is good where it lies within a few frames. Two frames far apart say nothing.
 fn last_duration(shown: &[i64], of_packet: i64, declared_end: Option<i64>, paired: bool) -> i64 {
     let Some(typical) = median_step(shown) else { return of_packet.max(1) };
     let last = shown[shown.len() - 1];
     let by_header = declared_end.map_or(0, |end| end.saturating_sub(last));
-    if !paired && of_packet * 2 > typical {
+    let alone = shown.len() == 2 && of_packet > 0;
+    if !paired && (alone || of_packet * 2 > typical) {
         of_packet
     } else if by_header * 2 > typical && by_header < typical * 3 {
         by_header

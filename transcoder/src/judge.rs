@@ -28,6 +28,7 @@ pub fn copyable(source: &SourceFacts) -> bool {
         && !video.orientation.mirrored
         && !video.ranked
         && video.hidden_frames == 0
+        && video.doubled_frames == 0
         && keyframe_gap_s_max(source) <= KEYFRAME_GAP_S_MAX
         && source.audio.as_ref().is_none_or(|audio| audio.codec == Id::AAC)
 }

@@ -10,6 +10,7 @@ pub mod boxes;
 pub mod capabilities;
 mod child;
 pub mod chunk_file;
+pub mod chunk_reader;
 pub mod codecs;
 pub mod cover;
 pub mod decode;

@@ -101,6 +101,7 @@ mod tests {
                 keyframes: keyframes.to_vec(),
                 ranked: false,
                 hidden_frames: 0,
+                doubled_frames: 0,
                 interlaced: false,
                 pixel: ffmpeg_next::format::Pixel::YUV420P,
                 bitrate_bps: 0,

@@ -338,6 +338,7 @@ fn video_facts(
         keyframes,
         ranked: times.ranked,
         hidden_frames: times.hidden,
+        doubled_frames: times.doubled,
         interlaced: read.look.interlaced,
         pixel: first.pixel,
         bitrate_bps: (read.video_bytes as f64 * 8.0 / shown_s) as u64,

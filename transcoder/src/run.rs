@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::thread;
 
-use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, SourceInfo, Task};
+use domain::RenditionName;
+use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, Plan, RenditionOutput, SourceInfo, Task};
 
 use crate::progress::Progress;
 use crate::source::{self, SourceFacts};
@@ -42,18 +43,49 @@ fn ingest(
 ) -> Result<Outcome, TaskError> {
     progress.report(0.0);
     let facts = source::open(input, limits)?.facts;
-    let copied = judge::copyable(&facts);
-    let plan = plan::plan(&facts, settings, copied);
     // Nothing playable waits behind the covers: both are made at once.
-    let (original, taken) = thread::scope(|scope| {
+    let (originals, taken) = thread::scope(|scope| {
         let covers = scope.spawn(|| cover::take(input, &facts, output, cover_at_s));
-        let original = copied.then(|| original::copy(&facts, input, output, &plan, progress)).transpose();
+        let original = original_and_plan(&facts, input, output, settings, progress);
         let taken = covers.join().unwrap_or_else(|_| Err(anyhow::anyhow!("taking covers panicked").into()));
         (original, taken)
     });
-    let (original, taken) = (original?, taken?);
+    let ((original, plan), taken) = (originals?, taken?);
     let source = info(facts, taken.damaged);
     Ok(Outcome::Ingest(Ingested { source, original, covers: taken.covers, plan }))
+}
+
+/// The original is copied where browsers can play it. Streams that look sound and are not fail the check of the
+/// copy; they are encoded instead.
+fn original_and_plan(
+    facts: &SourceFacts,
+    input: &Path,
+    output: &Path,
+    settings: &EncodeSettings,
+    progress: &Progress,
+) -> Result<(Option<RenditionOutput>, Plan), TaskError> {
+    if judge::copyable(facts) {
+        let plan = plan::plan(facts, settings, true);
+        match original::copy(facts, input, output, &plan, progress) {
+            Ok(original) => return Ok((Some(original), plan)),
+            Err(error @ TaskError::Rejected { .. }) => return Err(error),
+            Err(error) if error.is_of_the_machine() => return Err(error),
+            Err(error) => eprintln!("the streams cannot be copied and will be encoded: {error}"),
+        }
+        remove_original(output)?;
+    }
+    Ok((None, plan::plan(facts, settings, false)))
+}
+
+/// What a copy left behind.
+fn remove_original(output: &Path) -> Result<(), TaskError> {
+    for entry in std::fs::read_dir(output)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(RenditionName::Original.as_str()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn info(facts: SourceFacts, damaged: bool) -> SourceInfo {

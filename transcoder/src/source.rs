@@ -74,6 +74,8 @@ pub struct VideoFacts {
     pub ranked: bool,
     /// Frames cut away by an edit list: in the stream, but not in `frame_times`.
     pub hidden_frames: u64,
+    /// Frames that share their time with another one; `frame_times` has it once.
+    pub doubled_frames: u64,
     pub interlaced: bool,
     pub pixel: ffmpeg_next::format::Pixel,
     /// The average of the packets, in bit/s.
