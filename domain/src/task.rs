@@ -58,6 +58,7 @@ pub struct EncodeSettings {
 /// One line on the child's standard output. The last line is `Done`, `Rejected` or `Failed`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "one value a process, never many in a row")]
 pub enum Event {
     /// Of this task, 0 to 1, never falling; at least one every few seconds while work goes on.
     Progress {
@@ -79,6 +80,7 @@ pub enum Event {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "one value a process, never many in a row")]
 pub enum Outcome {
     Ingest(Ingested),
     Encode { files: Vec<OutputFile> },

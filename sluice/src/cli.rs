@@ -1,0 +1,102 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chassis::program::in_runtime;
+use chassis::settings::ServiceName;
+use chassis::{Clock, Failure, Settings};
+use clap::{Parser, Subcommand};
+
+use crate::doctor::Verdict;
+use crate::embedded::Embedded;
+use crate::{check, doctor, start};
+
+/// Upload a video, get an adaptive stream.
+#[derive(Parser)]
+#[command(name = "sluice", version)]
+struct Arguments {
+    /// Settings in TOML; the environment wins over it. `sluice settings --sample` prints one with every setting.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare rows and objects; print every violation; exit 0 only if there is none.
+    Check,
+    /// Look at FFmpeg, the store, the disk and the clock.
+    Doctor,
+    /// Print the effective settings with their origin; secrets are hidden.
+    Settings {
+        /// Print a documented sample instead.
+        #[arg(long)]
+        sample: bool,
+    },
+    /// Do one piece of media work, as told on standard input. Started by the scheduler, not by people.
+    #[command(hide = true, name = transcoder::CHILD_COMMAND)]
+    Transcoder,
+}
+
+/// Parses the arguments and does what they say.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Before settings, threads and logs: the child must have nothing of ours.
+    if let Some(Command::Transcoder) = arguments.command {
+        return transcoder::run_child();
+    }
+    let settings = match Settings::from_process(ServiceName::AllInOne, arguments.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let outcome = match arguments.command {
+        Some(Command::Settings { sample }) => {
+            print_settings(&settings, sample);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Check) => in_runtime(check_all(&settings)),
+        Some(Command::Doctor) => in_runtime(examine(&settings)),
+        Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
+    };
+    outcome.unwrap_or_else(|failure| failure.report())
+}
+
+fn print_settings(settings: &Settings, sample: bool) {
+    if sample {
+        print!("{}", Settings::sample());
+        return;
+    }
+    let names = chassis::settings::TABLE.iter().map(chassis::settings::Setting::env);
+    for (name, (_, value, origin)) in names.zip(settings.table()) {
+        println!("{name:<44} {value:<32} {origin}");
+    }
+}
+
+async fn check_all(settings: &Settings) -> Result<ExitCode, Failure> {
+    let embedded = Embedded::open(settings).await?;
+    let report = check::check(&embedded.catalog, &*embedded.store, Clock::system().now()).await;
+    let report = report.map_err(|error| Failure::software("check", error))?;
+    for violation in &report.violations {
+        println!("{violation}");
+    }
+    println!(
+        "{} objects, {} bytes, {} rows: {} violations",
+        report.objects,
+        report.bytes,
+        report.rows,
+        report.violations.len()
+    );
+    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn examine(settings: &Settings) -> Result<ExitCode, Failure> {
+    let embedded = Embedded::open(settings).await?;
+    let findings = doctor::examine(settings, &*embedded.store, &Clock::system()).await;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,117 @@
+//! All services in one process: the same that run by themselves, composed.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chassis::telemetry::{self, Metrics};
+use chassis::{Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, SigningKey, password, shutdown};
+use scheduler::{Scheduler, Transcoder};
+use streamserver::StreamServer;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::banner::Banner;
+use crate::embedded::Embedded;
+
+/// Serves until a signal asks it to stop, and drains.
+pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
+    telemetry::init(settings.log_format);
+    let shutdown = shutdown::signals().map_err(|error| Failure::software("listen for signals", error))?;
+    let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
+        .map_err(|error| Failure::software("start the metrics", error))?;
+    let ffmpeg = usable_ffmpeg()?;
+    let host = Host::bind(&settings).await?;
+    let embedded = Embedded::open(&settings).await?;
+    let (clock, ids) = (Clock::system(), Ids::system());
+    let signing_key = SigningKey::of(&settings, &ids)?;
+    let tokens = api::tokens(&embedded.catalog, &signing_key, &clock);
+    password::warm_up();
+
+    let api = api::Api::new(
+        api::Deps {
+            catalog: embedded.catalog.clone(),
+            tokens: tokens.clone(),
+            signing_key,
+            clock: clock.clone(),
+            ids: ids.clone(),
+            urls: settings.urls(host.address()),
+            shutdown: shutdown.clone(),
+        },
+        &settings,
+    );
+    let setup_url = api
+        .prepare_admin(&settings)
+        .await
+        .map_err(|problem| Failure::unavailable(format!("The admin cannot be prepared: {problem:?}")))?;
+    let streamserver = StreamServer::new(streamserver::Deps {
+        catalog: embedded.catalog.clone(),
+        store: embedded.store.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        limits: settings.limits.clone(),
+    });
+    let scheduler = Scheduler::new(
+        scheduler::Deps {
+            catalog: embedded.catalog.clone(),
+            store: embedded.store.clone(),
+            clock,
+            ids: ids.clone(),
+            transcoder: transcoder(&settings)?,
+            wake: Arc::new(Notify::new()),
+        },
+        scheduler::Config::new(&settings),
+    );
+
+    let routes = api
+        .routes()
+        .merge(streamserver::routes(streamserver.clone(), tokens.clone()))
+        .merge(scheduler::routes(scheduler.clone(), tokens));
+    let (router, document) = routes.finish();
+    let app = Edge::new(EdgeConfig::new(&settings, ids)).wrap(router.merge(api::docs(document)));
+    Banner {
+        settings: &settings,
+        public_url: &settings.urls(host.address()).public,
+        ops_url: format!("http://{}", host.ops_address()),
+        ffmpeg,
+        setup_url,
+    }
+    .print();
+    let served = serve(host, &settings, app, embedded.checks(), metrics, shutdown.clone());
+    let (served, worked) = tokio::join!(served, scheduler::work(scheduler, shutdown));
+    streamserver.drain().await;
+    embedded.catalog.close().await;
+    served.and(worked).map(|()| ExitCode::SUCCESS)
+}
+
+/// A listener that failed takes the work along.
+async fn serve(
+    host: Host,
+    settings: &Settings,
+    app: axum::Router,
+    checks: Vec<(&'static str, chassis::ops::Check)>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let served = host.run(settings, app, checks, metrics, shutdown.clone()).await;
+    shutdown.cancel();
+    Ok(served?)
+}
+
+/// The version of the linked FFmpeg, which must have the encoders that we cannot do without.
+fn usable_ffmpeg() -> Result<String, Failure> {
+    let found = transcoder::capabilities::capabilities();
+    if found.missing_encoders.is_empty() {
+        return Ok(found.version);
+    }
+    let missing = found.missing_encoders.join(", ");
+    Err(Failure::settings(format!("This FFmpeg has no {missing}. On Debian: apt install libavcodec59.")))
+}
+
+/// This program again, as the child, unless the settings name another.
+fn transcoder(settings: &Settings) -> Result<Transcoder, Failure> {
+    if let Some(program) = &settings.transcoder {
+        return Ok(Transcoder::new(program));
+    }
+    let program = std::env::current_exe().map_err(|error| Failure::software("find this program", error))?;
+    Ok(Transcoder::new(program).with_argument(transcoder::CHILD_COMMAND))
+}
