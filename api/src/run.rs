@@ -57,7 +57,7 @@ pub fn checks(catalog: &Catalog) -> Vec<(&'static str, Check)> {
     vec![("database", ping)]
 }
 
-fn tokens(catalog: &Catalog, key: &SigningKey, clock: &Clock) -> Tokens {
+pub fn tokens(catalog: &Catalog, key: &SigningKey, clock: &Clock) -> Tokens {
     let (catalog, now) = (catalog.clone(), clock.clone());
     let alive = move |session| {
         let (catalog, now) = (catalog.clone(), now.clone());

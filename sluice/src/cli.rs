@@ -12,6 +12,9 @@ use crate::doctor::Verdict;
 use crate::embedded::Embedded;
 use crate::{check, doctor, start};
 
+/// The command by which this program becomes the transcoder child.
+pub const CHILD_COMMAND: &str = "transcoder";
+
 /// Upload a video, get an adaptive stream.
 #[derive(Parser)]
 #[command(name = "sluice", version)]
@@ -36,7 +39,7 @@ enum Command {
         sample: bool,
     },
     /// Do one piece of media work, as told on standard input. Started by the scheduler, not by people.
-    #[command(hide = true, name = transcoder::CHILD_COMMAND)]
+    #[command(hide = true, name = CHILD_COMMAND)]
     Transcoder,
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
+use crate::cli::CHILD_COMMAND;
 use crate::embedded::Embedded;
 
 /// Serves until a signal asks it to stop, and drains.
@@ -113,5 +114,5 @@ fn transcoder(settings: &Settings) -> Result<Transcoder, Failure> {
         return Ok(Transcoder::new(program));
     }
     let program = std::env::current_exe().map_err(|error| Failure::software("find this program", error))?;
-    Ok(Transcoder::new(program).with_argument(transcoder::CHILD_COMMAND))
+    Ok(Transcoder { program, arguments: vec![CHILD_COMMAND.into()] })
 }
