@@ -27,7 +27,9 @@ impl Scratch {
     /// Removes what dead workers left, and takes a folder of its own.
     pub fn open(root: &Path, worker: &str) -> io::Result<Scratch> {
         fs::create_dir_all(root)?;
-        remove_leftovers(root)?;
+        // The child has a working directory of its own, so its paths must not depend on ours.
+        let root = fs::canonicalize(root)?;
+        remove_leftovers(&root)?;
         let folder = root.join(worker);
         // Another that starts at the same time may take a folder without its lock for a dead one's.
         let mut tries = 0;

@@ -1,1 +1,10 @@
+//! The program people type: all services in one process on the embedded defaults, and the commands around them.
 
+mod banner;
+mod check;
+mod cli;
+mod doctor;
+mod embedded;
+mod start;
+
+pub use cli::run;
