@@ -129,7 +129,7 @@ pub struct Permit {
 impl ConcurrencyBucket {
     const RETRY_AFTER_S: u64 = 2;
 
-    /// `name` becomes the metric `sluice_<name>_active`, as a label.
+    /// `name` is the label `bucket` of the metric `sluice_active`.
     pub fn new(name: &'static str, places_max: usize) -> Self {
         ConcurrencyBucket { name, places: Arc::new(Semaphore::new(places_max.min(Semaphore::MAX_PERMITS))) }
     }
