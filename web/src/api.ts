@@ -50,6 +50,8 @@ export interface Video {
   thumbhash: string | null;
   renditions: Rendition[];
   counts: { views: number; likes: number; comments: number };
+  /** What was odd about the file, a sentence each. */
+  warnings: string[];
   error: { type: string; title: string; detail: string } | null;
   upload?: UploadTarget | null;
   created_at: string;

@@ -82,7 +82,7 @@ export class VideoCard {
   }
 
   #followIfMoving(): void {
-    if (!this.#video || this.upload || this.#following || !api.isMoving(this.#video.state)) return;
+    if (!this.#video || this.upload || this.#following || !this.#isMine() || !api.isMoving(this.#video.state)) return;
     this.#following = true;
     const tell = (video: api.Video | null): void => {
       this.#video = video;
@@ -94,7 +94,7 @@ export class VideoCard {
 
   #render(): void {
     const watchable = this.#video !== null && api.isWatchable(this.#video.state);
-    const stage = this.upload ? stageOfUpload(this.upload) : this.#video && stageOf(this.#video);
+    const stage = this.upload ? stageOfUpload(this.upload) : this.#ownStage();
     this.element.dataset.state = this.#video?.state ?? this.upload?.state ?? '';
     this.element.dataset.video = this.videoId ?? '';
     setText(this.#title, this.#video?.title ?? this.upload?.title ?? '');
@@ -106,6 +106,11 @@ export class VideoCard {
     this.#renderCover(watchable);
     this.#renderStage(stage, watchable);
     this.#renderActions();
+  }
+
+  /** What is still being made of a video concerns its owner; everyone else can watch it. */
+  #ownStage(): Stage | null {
+    return this.#video && this.#isMine() ? stageOf(this.#video) : null;
   }
 
   #bylineText(): string {

@@ -70,8 +70,10 @@ function working(label: string, detail: string, progress: number | null): Stage 
 }
 
 function refused(video: Video): Stage {
-  const fallback = video.state === 'failed' ? 'Processing failed' : 'The file was refused';
-  return stage(video.error?.title ?? fallback, video.error?.detail ?? '', null, 'bad');
+  const label = video.error?.title ?? (video.state === 'failed' ? 'Processing failed' : 'The file was refused');
+  const detail = video.error?.detail ?? '';
+  // Where there is nothing to add to the title, it need not be said twice.
+  return stage(label, detail === `${label}.` ? '' : detail, null, 'bad');
 }
 
 function stage(label: string, detail: string, level: number | null, tone: Stage['tone']): Stage {

@@ -67,7 +67,8 @@ function offerMore(video: api.Video, player: Player, signal: AbortSignal): HTMLE
 
 function about(video: api.Video): HTMLElement[] {
   const author = video.author.display_name ?? video.author.username;
-  const facts = [author, format.ago(video.published_at ?? video.created_at), format.count(video.counts.views, 'view')];
+  const facts = [author, format.ago(video.published_at ?? video.created_at)];
+  if (video.counts.views > 0) facts.push(format.count(video.counts.views, 'view'));
   if (video.visibility !== 'public') facts.push(video.visibility);
   const head = h(
     'div',
@@ -75,19 +76,25 @@ function about(video: api.Video): HTMLElement[] {
     h('div', {}, h('h1', { class: 'watch-title' }, video.title), h('p', { class: 'watch-facts' }, facts.join(' · '))),
     actions(video),
   );
-  const description = h('p', { class: 'watch-description' }, video.description);
-  return video.description ? [head, description] : [head];
+  const parts: HTMLElement[] = [head];
+  if (video.description) parts.push(h('p', { class: 'watch-description' }, video.description));
+  if (isMine(video)) parts.push(...video.warnings.map((warning) => h('p', { class: 'watch-warning' }, icon('alert'), warning)));
+  return parts;
 }
 
 function actions(video: api.Video): HTMLElement {
   const row = h('div', { class: 'watch-actions' });
   row.append(action('link', 'Copy link', () => void copyLink(video)));
   if (video.play_url && video.visibility !== 'private') row.append(downloadLink(video.play_url));
-  if (video.author.id === session.user?.id) {
+  if (isMine(video)) {
     row.append(action('edit', 'Edit', () => edit(video)));
     row.append(action('trash', 'Delete', () => void remove(video)));
   }
   return row;
+}
+
+function isMine(video: api.Video): boolean {
+  return video.author.id === session.user?.id;
 }
 
 function action(name: 'link' | 'edit' | 'trash', label: string, click: () => void): HTMLElement {
