@@ -223,7 +223,9 @@ function hlsConfig(from_s: number): Partial<HlsConfig> {
   };
 }
 
+/** Nothing where there is nothing to choose between. */
 function levelsOf(hls: HlsPlayer): Quality[] {
+  if (hls.levels.length < 2) return [];
   const levels = hls.levels
     .map((level, index) => ({ index, lines: Math.min(level.width, level.height) }))
     .sort((one, other) => other.lines - one.lines);
