@@ -107,21 +107,9 @@ impl Catalog {
         let mut tx = self.begin().await?;
         finish(&mut tx, lease, now).await?;
         lose_attempts(&mut tx, lease.job.id, now).await?;
-        let video = lease.job.video;
-        match state(&mut tx, video).await? {
-            // Only encoding showed that the file cannot be used; what is out stays out of no rejected video.
-            Some(from) if from.may_become(VideoState::Rejected) => {
-                note_failure(&mut tx, video, Some(problem), Some(detail)).await?;
-                advance(&mut tx, video, from, VideoState::Rejected, now).await?;
-                cancel(&mut tx, video, &PIPELINE, now).await?;
-            }
-            // It plays already: what is missing failed.
-            Some(from) if from.may_become(VideoState::Failed) => {
-                note_failure(&mut tx, video, None, Some(detail)).await?;
-                advance(&mut tx, video, from, VideoState::Failed, now).await?;
-                cancel(&mut tx, video, &PIPELINE, now).await?;
-            }
-            _ => {}
+        // A cover that cannot be taken changes nothing about the video: the one before it stays.
+        if PIPELINE.contains(&lease.job.kind) {
+            refuse_video(&mut tx, lease.job.video, problem, detail, now).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -139,6 +127,10 @@ impl Catalog {
             return Ok(RetryJob::NotDead);
         }
         let (kind, video) = (parsed(&row, "kind")?, parsed(&row, "video_id")?);
+        // Of a deleted video nothing but its purge runs again.
+        if kind != JobKind::Purge && state(&mut tx, video).await? == Some(VideoState::Deleted) {
+            return Ok(RetryJob::NotFound);
+        }
         requeue(&mut tx, id, now).await?;
         match kind {
             JobKind::Ingest | JobKind::Encode | JobKind::Assemble => {
@@ -150,6 +142,28 @@ impl Catalog {
         tx.commit().await?;
         Ok(RetryJob::Retried)
     }
+}
+
+async fn refuse_video(
+    tx: &mut Tx,
+    video: VideoId,
+    problem: MediaProblem,
+    detail: &str,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let Some(from) = state(tx, video).await? else { return Ok(()) };
+    // What plays already was accepted before: then it is the rest that failed.
+    let (to, problem) = if from.may_become(VideoState::Rejected) {
+        (VideoState::Rejected, Some(problem))
+    } else {
+        (VideoState::Failed, None)
+    };
+    if from.may_become(to) {
+        note_failure(tx, video, problem, Some(detail)).await?;
+        advance(tx, video, from, to, now).await?;
+        cancel(tx, video, &PIPELINE, now).await?;
+    }
+    Ok(())
 }
 
 /// What a dead job takes with it.

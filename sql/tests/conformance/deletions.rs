@@ -155,6 +155,19 @@ async fn the_last_accepted_time_wins() {
 }
 
 #[tokio::test]
+async fn a_dead_job_of_a_deleted_video_stays_dead() {
+    let mut world = World::new().await;
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.fail_job(&lease, "poison", None, world.now).await.unwrap();
+    delete(&mut world, video).await;
+    let retried = world.catalog.retry_job(lease.job.id, world.now).await.unwrap();
+    assert_eq!(retried, RetryJob::NotFound);
+    assert!(world.claim_all(&[JobKind::Ingest]).await.is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
 async fn a_purge_that_gave_up_can_be_called_back() {
     let mut world = World::new().await;
     let video = world.ready().await;

@@ -1,4 +1,4 @@
-use domain::{JobKind, VideoState, Visibility};
+use domain::{JobKind, MediaProblem, VideoState, Visibility};
 use sql::{Audience, VideoFilter, VideoPatch};
 
 use crate::world::World;
@@ -90,5 +90,21 @@ async fn only_the_last_cover_asked_for_is_taken() {
     assert_ne!(seen.cover_attempt, before);
     // The attempt before also holds the original, so it stays.
     assert!(world.catalog.stale_attempts(world.now.plus_s(1), 0, 10).await.unwrap().is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_cover_that_cannot_be_taken_leaves_the_video_as_it_was() {
+    let mut world = World::new().await;
+    let video = world.playable(1).await;
+    let before = world.seen(video).await;
+    let patch = VideoPatch { cover_at_s: Some(1.0), ..VideoPatch::default() };
+    let job = world.id();
+    world.catalog.update_video(video, &patch, job, world.now).await.unwrap();
+    let lease = world.claim(JobKind::Cover).await;
+    world.catalog.reject_video(&lease, MediaProblem::Truncated, "no frame", world.now).await.unwrap();
+    let after = world.seen(video).await;
+    assert_eq!((after.state, after.cover_attempt), (VideoState::Playable, before.cover_attempt));
+    assert_eq!(world.claim_all(&[JobKind::Encode]).await.len(), 1, "the encode goes on");
     world.check().await;
 }
