@@ -25,7 +25,7 @@ async fn a_deleted_video_leaves_a_receipt_and_nothing_else() {
 async fn what_an_upload_writes_after_the_tombstone_is_swept_too() {
     let world = World::new().await;
     let video = world.create().await;
-    let attempt = world.write_source(video, "words").await;
+    let attempt = world.write_source(video, "words", 3).await;
     let deletion = world.delete(video).await;
     let at_work = world.start();
     let swept = async || world.objects_of(video).await.is_empty().then_some(());

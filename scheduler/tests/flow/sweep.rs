@@ -6,8 +6,9 @@ use crate::world::{World, eventually};
 async fn an_upload_nobody_finishes_goes_and_its_video_can_still_be_uploaded() {
     let mut world = World::new().await;
     world.config.jobs.sweep_s = 1;
+    world.config.jobs.lease_s = 2;
     let video = world.create().await;
-    let attempt = world.write_source(video, "half").await;
+    let attempt = world.write_source(video, "half", 1).await;
     let at_work = world.start();
     let forgotten = async || world.catalog.attempt(attempt).await.unwrap().is_none().then_some(());
     eventually(forgotten, || "the attempt is forgotten".to_owned()).await;
@@ -21,8 +22,7 @@ async fn an_upload_nobody_finishes_goes_and_its_video_can_still_be_uploaded() {
 async fn chunks_go_once_they_are_joined_and_the_wait_for_an_upload_ends() {
     let mut world = World::new().await;
     world.config.jobs.sweep_s = 1;
-    world.config.upload_token_s = 1;
-    let idle = world.create().await;
+    let idle = world.create_at(world.clock.now().plus_s(-2 * 86_400)).await;
     let at_work = world.start();
     let video = world.upload("chunks=2 audio").await;
     world.until(video, VideoState::Ready).await;

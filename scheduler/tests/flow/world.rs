@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::{Clock, Failure, Ids, ServiceName, Settings};
 use domain::{
-    AttemptId, DeletionState, JobId, ObjectFile, ObjectKey, Role, UserId, VideoId, VideoState, Visibility,
+    AttemptId, DeletionState, JobId, ObjectFile, ObjectKey, Role, Timestamp, UserId, VideoId, VideoState,
+    Visibility,
 };
 use scheduler::{Config, Deps, Scheduler, Transcoder, work};
 use sql::{
-    Catalog, CompleteUpload, CompletedUpload, CreateUser, DeleteVideo, Deletion, JobRow, NewDeletion,
-    NewUser, NewVideo, Video,
+    BeginUpload, Catalog, CompleteUpload, CompletedUpload, CreateUser, DeleteVideo, Deletion, JobRow,
+    NewDeletion, NewUser, NewVideo, Video,
 };
 use store::{Disk, Store};
 use tokio::sync::Notify;
@@ -54,7 +55,7 @@ impl World {
         config.jobs.retry_base_ms = 1;
         config.jobs.retry_max_ms = 20;
         config.jobs.attempts_max = 3;
-        config.jobs.lease_s = 2;
+        config.jobs.lease_s = 6;
         config.jobs.heartbeat_s = 1;
         World {
             catalog: Catalog::open(&Catalog::sqlite_url(&settings.database_file())).await.unwrap(),
@@ -101,6 +102,10 @@ impl World {
     }
 
     pub async fn create(&self) -> VideoId {
+        self.create_at(self.clock.now()).await
+    }
+
+    pub async fn create_at(&self, created_at: Timestamp) -> VideoId {
         let new = NewVideo {
             id: self.ids.next(self.clock.now()),
             author: self.user().await,
@@ -109,14 +114,15 @@ impl World {
             tags: Vec::new(),
             visibility: Visibility::Public,
         };
-        self.catalog.create_video(&new, self.clock.now()).await.unwrap().unwrap();
+        self.catalog.create_video(&new, created_at).await.unwrap().unwrap();
         new.id
     }
 
     /// Row before bytes, as the streamserver does it.
-    pub async fn write_source(&self, video: VideoId, words: &str) -> AttemptId {
+    pub async fn write_source(&self, video: VideoId, words: &str, lease_s: i64) -> AttemptId {
         let (now, attempt) = (self.clock.now(), self.ids.next(self.clock.now()));
-        self.catalog.begin_upload(attempt, video, now.plus_s(2), now).await.unwrap();
+        let begun = self.catalog.begin_upload(attempt, video, now.plus_s(lease_s), now).await.unwrap();
+        assert_eq!(begun, BeginUpload::Begun);
         self.put(&ObjectKey { video, attempt, file: ObjectFile::Source }, words).await;
         attempt
     }
@@ -129,7 +135,7 @@ impl World {
 
     pub async fn upload(&self, words: &str) -> VideoId {
         let video = self.create().await;
-        let attempt = self.write_source(video, words).await;
+        let attempt = self.write_source(video, words, 60).await;
         let now = self.clock.now();
         let ingest_job: JobId = self.ids.next(now);
         let done = CompletedUpload {
