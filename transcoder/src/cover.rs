@@ -8,7 +8,6 @@ use ffmpeg_next::Error;
 use ffmpeg_next::codec::packet::Packet;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::frame::Video;
-use image::RgbImage;
 
 use crate::TaskError;
 use crate::decode::Decoder;
@@ -80,12 +79,12 @@ impl<'a> Hunt<'a> {
         Ok(Hunt { source, input, decoder, filters, position, pixels_left: PIXELS_MAX })
     }
 
-    fn best(&mut self) -> Result<Option<RgbImage>, TaskError> {
+    fn best(&mut self) -> Result<Option<Video>, TaskError> {
         let video = &self.source.video;
         let first = video.frame_times[0];
         let length = video.end() - first;
         let pixels = video.coded_size.pixels().max(1);
-        let mut best: Option<(f64, RgbImage)> = None;
+        let mut best: Option<(f64, Video)> = None;
         let mut last_keyframe = None;
         for n in 0..CANDIDATES {
             let target = first + length * (2 * n + 1) / (2 * CANDIDATES);
@@ -102,7 +101,7 @@ impl<'a> Hunt<'a> {
                 }
             };
             if let Some(picture) = found {
-                let score = picture::score(&picture);
+                let score = picture::score(&picture)?;
                 if best.as_ref().is_none_or(|(other, _)| score > *other) {
                     best = Some((score, picture));
                 }
@@ -112,7 +111,7 @@ impl<'a> Hunt<'a> {
     }
 
     /// The picture on the screen at an instant.
-    fn at(&mut self, at_s: f64) -> Result<Option<RgbImage>, TaskError> {
+    fn at(&mut self, at_s: f64) -> Result<Option<Video>, TaskError> {
         let video = &self.source.video;
         let ticks = (at_s.max(0.0) * f64::from(video.clock.timescale)) as i64;
         let last = video.frame_times[video.frame_times.len() - 1];
@@ -128,7 +127,7 @@ impl<'a> Hunt<'a> {
     }
 
     /// Decodes one keyframe and nothing else.
-    fn keyframe(&mut self, keyframe: i64) -> Result<Option<RgbImage>, TaskError> {
+    fn keyframe(&mut self, keyframe: i64) -> Result<Option<Video>, TaskError> {
         self.seek(keyframe)?;
         let Some(packet) = self.next_packet() else { return Ok(None) };
         self.decoder.send(&packet)?;
@@ -137,10 +136,10 @@ impl<'a> Hunt<'a> {
         let decoded = self.decoder.receive(&mut frame)?;
         // After its end a decoder takes nothing more until it is flushed, which the next seek does.
         self.position = None;
-        if decoded { self.image_of(frame) } else { Ok(None) }
+        if decoded { self.as_cover(frame) } else { Ok(None) }
     }
 
-    fn forward_from_keyframe(&mut self, target: i64, frames_max: u64) -> Result<Option<RgbImage>, TaskError> {
+    fn forward_from_keyframe(&mut self, target: i64, frames_max: u64) -> Result<Option<Video>, TaskError> {
         let keyframes = &self.source.video.keyframes;
         let at = keyframes.partition_point(|&keyframe| keyframe <= target).saturating_sub(1);
         let keyframe = keyframes[at];
@@ -151,7 +150,7 @@ impl<'a> Hunt<'a> {
     }
 
     /// Decodes on to the picture shown at `target`, or as far as `frames_max` frames lead.
-    fn forward(&mut self, target: i64, frames_max: u64) -> Result<Option<RgbImage>, TaskError> {
+    fn forward(&mut self, target: i64, frames_max: u64) -> Result<Option<Video>, TaskError> {
         let mut shown = None;
         let mut decoded = 0;
         while decoded < frames_max
@@ -166,7 +165,7 @@ impl<'a> Hunt<'a> {
         }
         let pixels = decoded * self.source.video.coded_size.pixels();
         self.pixels_left = self.pixels_left.saturating_sub(pixels);
-        shown.map_or(Ok(None), |frame| self.image_of(frame))
+        shown.map_or(Ok(None), |frame| self.as_cover(frame))
     }
 
     fn next_frame(&mut self) -> Result<Option<Video>, TaskError> {
@@ -200,10 +199,10 @@ impl<'a> Hunt<'a> {
         Ok(())
     }
 
-    fn image_of(&mut self, mut frame: Video) -> Result<Option<RgbImage>, TaskError> {
+    fn as_cover(&mut self, mut frame: Video) -> Result<Option<Video>, TaskError> {
         let mut image = None;
         let mut keep = |_: usize, frame: Video| {
-            image = image.take().or_else(|| picture::image_of(&frame));
+            image.get_or_insert(frame);
             Ok(())
         };
         frame.set_pts(Some(0));

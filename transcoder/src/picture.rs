@@ -1,18 +1,20 @@
 //! Still pictures: how good one is as a cover, and the files made of it.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use anyhow::Context;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use domain::task::{Covers, OutputFile};
 use domain::{COVER_WIDTHS_PX, CoverFormat, ObjectFile, Size};
 use ffmpeg_next::codec::{self, packet::Packet};
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video;
+use ffmpeg_next::software::scaling;
 use ffmpeg_next::{Dictionary, Error, Rational};
-use image::RgbImage;
-use image::imageops::FilterType;
+use image::ExtendedColorType;
+use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 
 use crate::TaskError;
 use crate::chunk_file::output_file;
@@ -21,6 +23,8 @@ const JPEG_QUALITY: u8 = 84;
 const WEBP_QUALITY: &str = "80";
 /// Both sides of what a thumbhash is made of, at most.
 const THUMBHASH_PX_MAX: u32 = 100;
+/// Both sides of what a picture is judged by, at most.
+const JUDGED_PX_MAX: u32 = 160;
 
 /// How wide covers of a source are at most, and how high that makes them.
 pub fn cover_size(source: Size) -> Size {
@@ -28,29 +32,20 @@ pub fn cover_size(source: Size) -> Size {
     Size { width: widest, height: scaled_height(source, widest) }
 }
 
-/// An RGB frame as an image.
-pub fn image_of(frame: &Video) -> Option<RgbImage> {
-    let (width, height) = (frame.width(), frame.height());
-    let row_bytes = width as usize * 3;
-    let rows = frame.data(0).chunks(frame.stride(0)).take(height as usize);
-    let bytes: Vec<u8> = rows.flat_map(|row| row.iter().take(row_bytes)).copied().collect();
-    RgbImage::from_raw(width, height, bytes)
-}
-
 /// Higher is better: sharp pictures win, black, white and blank ones lose against anything.
-pub fn score(picture: &RgbImage) -> f64 {
-    const DARK: f64 = 24.0;
-    const BRIGHT: f64 = 235.0;
+pub fn score(picture: &Video) -> Result<f64, Error> {
+    // In luma of limited range.
+    const DARK: f64 = 28.0;
+    const BRIGHT: f64 = 228.0;
     const FLAT: f64 = 8.0;
-    let small = image::imageops::thumbnail(picture, picture.width().min(160), picture.height().min(160));
-    let luma = image::imageops::grayscale(&small);
-    let values: Vec<f64> = luma.pixels().map(|pixel| f64::from(pixel.0[0])).collect();
+    let small = within(picture, Pixel::GRAY8, JUDGED_PX_MAX)?;
+    let values: Vec<f64> = packed(&small, 1).into_iter().map(f64::from).collect();
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;
     let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
     let usable = (DARK..BRIGHT).contains(&mean) && deviation >= FLAT;
-    let sharpness = edges(&values, luma.width() as usize);
-    if usable { 1.0 + sharpness } else { (deviation + sharpness) / 1000.0 }
+    let sharpness = edges(&values, small.width() as usize);
+    Ok(if usable { 1.0 + sharpness } else { (deviation + sharpness) / 1000.0 })
 }
 
 /// Mean step between neighbours.
@@ -60,24 +55,20 @@ fn edges(values: &[f64], width: usize) -> f64 {
     across.chain(down).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Writes `cover-<width>.jpg` and `.webp` at every width that does not enlarge the source.
-pub fn write_covers(picture: &RgbImage, source: Size, output: &Path) -> Result<Covers, TaskError> {
+/// Writes `cover-<width>.jpg` and `.webp` at every width that does not enlarge the source. `picture` is RGB.
+pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Covers, TaskError> {
     let mut widths: Vec<u32> = COVER_WIDTHS_PX.into_iter().filter(|&width| width <= source.width).collect();
     if widths.is_empty() {
         widths.push(picture.width());
     }
     let mut files = Vec::new();
     for &width in &widths {
-        let height = scaled_height(source, width);
-        let scaled = match (width, height) == picture.dimensions() {
-            true => picture.clone(),
-            false => image::imageops::resize(picture, width, height, FilterType::CatmullRom),
-        };
-        files.push(write_jpeg(&scaled, output)?);
-        files.push(write_webp(&scaled, output)?);
+        let size = Size { width, height: scaled_height(source, width) };
+        files.push(write_jpeg(picture, size, output)?);
+        files.push(write_webp(picture, size, output)?);
     }
     let width_max = widths.into_iter().max().unwrap_or(0);
-    Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture) })
+    Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture)? })
 }
 
 fn scaled_height(source: Size, width: u32) -> u32 {
@@ -85,80 +76,119 @@ fn scaled_height(source: Size, width: u32) -> u32 {
     (height.round() as u32).max(1)
 }
 
-fn write_jpeg(picture: &RgbImage, output: &Path) -> Result<OutputFile, TaskError> {
-    let name = ObjectFile::Cover(picture.width(), CoverFormat::Jpeg).to_string();
+fn write_jpeg(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
+    let name = ObjectFile::Cover(size.width, CoverFormat::Jpeg).to_string();
+    let bytes = packed(&scaled(picture, Pixel::RGB24, size)?, 3);
     let mut file = BufWriter::new(File::create(output.join(&name))?);
-    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
-    picture.write_with_encoder(encoder).map_err(anyhow::Error::new)?;
-    std::io::Write::flush(&mut file)?;
+    JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
+        .encode(&bytes, size.width, size.height, ExtendedColorType::Rgb8)
+        .context("write a JPEG cover")?;
+    file.flush()?;
     output_file(output, name)
 }
 
 /// Lossy by FFmpeg's libwebp, where it was built with it; the `image` crate only writes lossless WebP.
-fn write_webp(picture: &RgbImage, output: &Path) -> Result<OutputFile, TaskError> {
-    let name = ObjectFile::Cover(picture.width(), CoverFormat::Webp).to_string();
-    match codec::encoder::find_by_name("libwebp") {
-        Some(libwebp) => std::fs::write(output.join(&name), lossy_webp(picture, libwebp)?)?,
-        None => picture
-            .save_with_format(output.join(&name), image::ImageFormat::WebP)
-            .map_err(anyhow::Error::new)?,
-    }
+fn write_webp(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
+    let name = ObjectFile::Cover(size.width, CoverFormat::Webp).to_string();
+    let bytes = match codec::encoder::find_by_name("libwebp") {
+        Some(libwebp) => lossy_webp(&scaled(picture, Pixel::BGRA, size)?, libwebp)?,
+        None => lossless_webp(&scaled(picture, Pixel::RGB24, size)?)?,
+    };
+    std::fs::write(output.join(&name), bytes)?;
     output_file(output, name)
 }
 
-fn lossy_webp(picture: &RgbImage, libwebp: ffmpeg_next::Codec) -> Result<Vec<u8>, Error> {
-    let (width, height) = picture.dimensions();
+fn lossy_webp(picture: &Video, libwebp: ffmpeg_next::Codec) -> Result<Vec<u8>, Error> {
     let mut video = codec::Context::new_with_codec(libwebp).encoder().video()?;
-    video.set_width(width);
-    video.set_height(height);
-    video.set_format(Pixel::BGRA);
+    video.set_width(picture.width());
+    video.set_height(picture.height());
+    video.set_format(picture.format());
     video.set_time_base(Rational::new(1, 25));
     let options: Dictionary = [("quality", WEBP_QUALITY)].into_iter().collect();
     let mut encoder = video.open_as_with(libwebp, options)?;
-    let mut frame = Video::new(Pixel::BGRA, width, height);
-    let stride = frame.stride(0);
-    for (row, line) in picture.rows().zip(frame.data_mut(0).chunks_mut(stride)) {
-        for (pixel, bytes) in row.zip(line.chunks_exact_mut(4)) {
-            let [red, green, blue] = pixel.0;
-            bytes.copy_from_slice(&[blue, green, red, 255]);
-        }
-    }
-    frame.set_pts(Some(0));
-    encoder.send_frame(&frame)?;
+    encoder.send_frame(picture)?;
     encoder.send_eof()?;
     let mut packet = Packet::empty();
     encoder.receive_packet(&mut packet)?;
     packet.data().map(<[u8]>::to_vec).ok_or(Error::InvalidData)
 }
 
-fn thumbhash_of(picture: &RgbImage) -> String {
-    let (width, height) = picture.dimensions();
-    let scale = (f64::from(THUMBHASH_PX_MAX) / f64::from(width.max(height))).min(1.0);
+fn lossless_webp(picture: &Video) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    WebPEncoder::new_lossless(&mut bytes)
+        .encode(&packed(picture, 3), picture.width(), picture.height(), ExtendedColorType::Rgb8)
+        .context("write a WebP cover")?;
+    Ok(bytes)
+}
+
+fn thumbhash_of(picture: &Video) -> Result<String, Error> {
+    let small = within(picture, Pixel::RGBA, THUMBHASH_PX_MAX)?;
+    let (width, height) = (small.width() as usize, small.height() as usize);
+    Ok(BASE64_STANDARD.encode(thumbhash::rgba_to_thumb_hash(width, height, &packed(&small, 4))))
+}
+
+/// The same shape with both sides at most `px_max`.
+fn within(picture: &Video, format: Pixel, px_max: u32) -> Result<Video, Error> {
+    let longer = picture.width().max(picture.height()).max(1);
+    let scale = (f64::from(px_max) / f64::from(longer)).min(1.0);
     let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
-    let small = image::imageops::resize(picture, side(width), side(height), FilterType::Triangle);
-    let rgba: Vec<u8> = small.pixels().flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2], 255]).collect();
-    let hash = thumbhash::rgba_to_thumb_hash(small.width() as usize, small.height() as usize, &rgba);
-    BASE64_STANDARD.encode(hash)
+    scaled(picture, format, Size { width: side(picture.width()), height: side(picture.height()) })
+}
+
+fn scaled(picture: &Video, format: Pixel, size: Size) -> Result<Video, Error> {
+    let mut context = scaling::Context::get(
+        picture.format(),
+        picture.width(),
+        picture.height(),
+        format,
+        size.width,
+        size.height,
+        scaling::Flags::BICUBIC,
+    )?;
+    let mut scaled = Video::empty();
+    context.run(picture, &mut scaled)?;
+    scaled.set_pts(Some(0));
+    Ok(scaled)
+}
+
+/// The pixels without the padding at the end of rows.
+fn packed(picture: &Video, pixel_bytes: usize) -> Vec<u8> {
+    let (row_bytes, rows) = (picture.width() as usize * pixel_bytes, picture.height() as usize);
+    let mut bytes = Vec::with_capacity(row_bytes * rows);
+    for row in picture.data(0).chunks(picture.stride(0)).take(rows) {
+        bytes.extend_from_slice(&row[..row_bytes.min(row.len())]);
+    }
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::Rgb;
 
-    fn gradient(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| Rgb([(x * 255 / width) as u8, (y * 255 / height) as u8, 90]))
+    fn picture(width: u32, height: u32, colour: impl Fn(u32, u32) -> [u8; 3]) -> Video {
+        let mut frame = Video::new(Pixel::RGB24, width, height);
+        let stride = frame.stride(0);
+        for (y, row) in frame.data_mut(0).chunks_mut(stride).take(height as usize).enumerate() {
+            for (x, pixel) in row.chunks_exact_mut(3).take(width as usize).enumerate() {
+                pixel.copy_from_slice(&colour(x as u32, y as u32));
+            }
+        }
+        frame
+    }
+
+    fn gradient(width: u32, height: u32) -> Video {
+        picture(width, height, |x, y| [(x * 255 / width) as u8, (y * 255 / height) as u8, 90])
     }
 
     #[test]
     fn black_and_blank_lose_and_sharp_wins() {
-        let black = RgbImage::new(64, 36);
-        let grey = RgbImage::from_pixel(64, 36, Rgb([128; 3]));
-        let soft = gradient(64, 36);
-        let sharp =
-            RgbImage::from_fn(64, 36, |x, y| Rgb([if (x / 4 + y / 4) % 2 == 0 { 40 } else { 200 }; 3]));
-        assert!(score(&black) < score(&soft) && score(&grey) < score(&soft));
-        assert!(score(&soft) < score(&sharp));
+        let score_of = |colour: fn(u32, u32) -> [u8; 3]| score(&picture(64, 36, colour)).unwrap();
+        let black = score_of(|_, _| [0; 3]);
+        let white = score_of(|_, _| [255; 3]);
+        let grey = score_of(|_, _| [128; 3]);
+        let soft = score(&gradient(64, 36)).unwrap();
+        let sharp = score_of(|x, y| [if (x / 4 + y / 4) % 2 == 0 { 40 } else { 200 }; 3]);
+        assert!(black < soft && grey < soft && white < soft && soft < sharp);
     }
 
     #[test]
@@ -166,25 +196,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = Size { width: 500, height: 250 };
         let covers = write_covers(&gradient(500, 250), source, folder.path()).unwrap();
-        let names: Vec<&str> = covers.files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "cover-120.jpg",
-                "cover-120.webp",
-                "cover-240.jpg",
-                "cover-240.webp",
-                "cover-480.jpg",
-                "cover-480.webp"
-            ]
-        );
+        let names: Vec<String> = covers.files.iter().map(|file| file.name.clone()).collect();
+        let expected =
+            [120, 240, 480].map(|width| [format!("cover-{width}.jpg"), format!("cover-{width}.webp")]);
+        assert_eq!(names, expected.concat());
         assert_eq!(covers.width_max, 480);
         assert!(BASE64_STANDARD.decode(&covers.thumbhash).unwrap().len() <= 30);
         for file in &covers.files {
-            let picture = image::open(folder.path().join(&file.name)).unwrap().to_rgb8();
-            assert_eq!(picture.height() * 2, picture.width(), "{}", file.name);
-            let pixel = picture.get_pixel(picture.width() * 3 / 4, 10);
-            assert!(pixel.0[0] > 150 && pixel.0[2] > 50 && pixel.0[2] < 130, "{} {pixel:?}", file.name);
+            let cover = image::open(folder.path().join(&file.name)).unwrap().to_rgb8();
+            assert_eq!(cover.height() * 2, cover.width(), "{}", file.name);
+            let [red, green, blue] = cover.get_pixel(cover.width() * 3 / 4, 10).0;
+            assert!(
+                red > 150 && green < 80 && (60..120).contains(&blue),
+                "{} {red} {green} {blue}",
+                file.name
+            );
         }
     }
 
