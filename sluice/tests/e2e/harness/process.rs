@@ -23,8 +23,9 @@ pub struct Program {
 
 /// `sluice` on a fresh data directory, and the personas who use it.
 pub struct App {
-    pub folder: TempDir,
+    // Before the folder, which holds the log: fields are dropped in this order.
     pub program: Program,
+    pub folder: TempDir,
     settings: Vec<(String, String)>,
     starts: u32,
 }
@@ -137,7 +138,8 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of pid {} ---\n{}", self.child.id(), self.log());
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("--- log of pid {} ---\n{log}", self.child.id());
         }
     }
 }
@@ -156,7 +158,7 @@ impl App {
         ];
         all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let program = Program::start("sluice", folder.path(), "log-0", &all);
-        App { folder, program, settings: all, starts: 1 }
+        App { program, folder, settings: all, starts: 1 }
     }
 
     pub fn base(&self) -> &str {
