@@ -38,7 +38,10 @@ impl Banner<'_> {
         let _ = writeln!(text, "  Metrics  {ops_url}/metrics\n");
         if let Some(link) = setup_url {
             let minutes = settings.setup_token_s / 60;
-            let _ = writeln!(text, "  First run: open this link to choose the admin's name and password (valid {minutes} min)");
+            let _ = writeln!(
+                text,
+                "  First run: open this link to choose the admin's name and password (valid {minutes} min)"
+            );
             let _ = writeln!(text, "           {link}\n");
         }
         let free = free_bytes(&settings.data_dir).map_or_else(|| "?".to_owned(), gigabytes);
@@ -70,7 +73,9 @@ mod tests {
             setup_url: Some("http://127.0.0.1:8000/setup#k=abc".to_owned()),
         };
         let text = banner.text();
-        for part in ["Web      http://127.0.0.1:8000", "8010/metrics", "setup#k=abc", "30 min", "10 GiB", "sqlite"] {
+        for part in
+            ["Web      http://127.0.0.1:8000", "8010/metrics", "setup#k=abc", "30 min", "10 GiB", "sqlite"]
+        {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }

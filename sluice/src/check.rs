@@ -39,7 +39,9 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Violation::Row { rule, row } => write!(f, "{row}: breaks the rule that {rule}"),
-            Violation::Missing { path } => write!(f, "{path}: a row shows it, but the store does not have it"),
+            Violation::Missing { path } => {
+                write!(f, "{path}: a row shows it, but the store does not have it")
+            }
             Violation::WrongSize { path, row_bytes, store_bytes } => {
                 write!(f, "{path}: {store_bytes} bytes in the store, {row_bytes} in its row")
             }
@@ -119,7 +121,8 @@ async fn explained(catalog: &Catalog, store: &dyn Store, path: &str) -> anyhow::
 async fn unfinished(store: &dyn Store, now: Timestamp, report: &mut Report) -> anyhow::Result<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = store.list_unfinished(after.as_deref(), PAGE_ROWS).await.context("list unfinished objects")?;
+        let page =
+            store.list_unfinished(after.as_deref(), PAGE_ROWS).await.context("list unfinished objects")?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.name.clone());
         for left in page {
@@ -168,7 +171,8 @@ impl<'a> Objects<'a> {
 
     async fn next(&mut self) -> anyhow::Result<Option<(String, u64)>> {
         if self.page.as_slice().is_empty() && self.more {
-            let page = self.store.list("", self.last.as_deref(), PAGE_ROWS).await.context("list the store")?;
+            let page =
+                self.store.list("", self.last.as_deref(), PAGE_ROWS).await.context("list the store")?;
             self.more = page.more;
             self.page = page.objects.into_iter();
         }

@@ -114,9 +114,11 @@ fn file_handles() -> Finding {
     const ADVISED: u64 = 65_536;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     match limit {
-        Some(limit) if limit < ADVISED => {
-            finding("handles", Verdict::Warning, format!("ulimit -n is {limit}; {ADVISED} advised for streaming"))
-        }
+        Some(limit) if limit < ADVISED => finding(
+            "handles",
+            Verdict::Warning,
+            format!("ulimit -n is {limit}; {ADVISED} advised for streaming"),
+        ),
         Some(limit) => finding("handles", Verdict::Good, format!("ulimit -n is {limit}")),
         None => finding("handles", Verdict::Good, "ulimit -n is unlimited"),
     }

@@ -22,11 +22,16 @@ impl Embedded {
         let url = settings.database_url.clone();
         let url = url.unwrap_or_else(|| Catalog::sqlite_url(&settings.database_file()));
         let catalog = Catalog::open(&url).await.map_err(|error| {
-            Failure::unavailable(format!("The database cannot be opened: {error}. See SLUICE_DATA_DIR and DATABASE_URL."))
+            Failure::unavailable(format!(
+                "The database cannot be opened: {error}. See SLUICE_DATA_DIR and DATABASE_URL."
+            ))
         })?;
         let folder = settings.objects_dir();
         let store = Disk::open(&folder).map_err(|error| {
-            Failure::cannot_create(format!("Objects cannot be kept in {}: {error}. See SLUICE_STORE.", folder.display()))
+            Failure::cannot_create(format!(
+                "Objects cannot be kept in {}: {error}. See SLUICE_STORE.",
+                folder.display()
+            ))
         })?;
         Ok(Embedded { catalog, store: Arc::new(store) })
     }

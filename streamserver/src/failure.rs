@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chassis::Problem;
+use http::StatusCode;
 use sql::SqlError;
 use store::StoreError;
 
@@ -25,6 +26,15 @@ pub fn store(error: StoreError) -> Problem {
         error if error.is_retryable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),
         error => Problem::internal(error),
     }
+}
+
+/// The file is larger than uploads may be.
+pub fn upload_too_large(bytes_max: u64) -> Problem {
+    let detail = format!(
+        "The file is larger than the {bytes_max} bytes that this server takes. Export it at a lower bit rate, or ask the operator to raise upload_bytes_max."
+    );
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Problem::new(status, "/problems/upload-too-large", "The file is too large", detail)
 }
 
 /// Why something could not be loaded into a cache. Shared by all who waited for the same load.

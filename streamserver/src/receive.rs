@@ -126,7 +126,7 @@ impl File<'_> {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
         self.bytes += bytes.len() as u64;
         if self.bytes > self.bytes_max {
-            return Err(Problem::too_large(self.bytes_max));
+            return Err(failure::upload_too_large(self.bytes_max));
         }
         if let Some(hasher) = &self.hasher {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;

@@ -6,6 +6,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTEN
 use http::{HeaderMap, HeaderName};
 
 use crate::digest::Wishes;
+use crate::failure;
 use crate::multipart::{self, Parser};
 
 /// What a form may carry beside the file.
@@ -85,7 +86,7 @@ fn check_length(
         return Err(Problem::length_required());
     }
     if body.size_hint().lower() > bytes_max.saturating_add(overhead_bytes_max) {
-        return Err(Problem::too_large(bytes_max));
+        return Err(failure::upload_too_large(bytes_max));
     }
     Ok(())
 }

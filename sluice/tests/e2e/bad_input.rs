@@ -173,13 +173,13 @@ async fn framework_errors_are_problems_too() {
     wrong.problem(405, "/problems/method-not-allowed");
     let bad_json =
         alice.request(Method::POST, "/api/videos").header("Content-Type", "application/json").body("{");
-    alice.send(bad_json).await.problem(400, "/problems/invalid-json");
+    alice.send(bad_json).await.problem(400, "/problems/bad-request");
     let unknown = alice.post("/api/videos", &json!({"title": "x", "owner_id": "me"})).await;
-    unknown.problem(400, "/problems/invalid-json");
+    unknown.problem(400, "/problems/bad-request");
     let endless = "x".repeat(3_000_000);
     alice.post("/api/videos", &json!({"title": endless})).await.problem(413, "/problems/too-large");
     anyone.get("/api/videos?limit=1000000").await.problem(400, "/problems/invalid-field");
-    anyone.get("/api/videos?cursor=AAAA").await.problem(400, "/problems/invalid-cursor");
+    anyone.get("/api/videos?cursor=AAAA").await.problem(400, "/problems/invalid-field");
     for internal in ["/metrics", "/livez", "/readyz"] {
         anyone.get(internal).await.problem(404, "/problems/not-found");
     }

@@ -220,7 +220,12 @@ async fn sizes_are_bounded_before_and_while_reading() {
         let chunks = (0..11).map(|_| Ok::<_, std::io::Error>(vec![7_u8; 10_000]));
         reqwest::Body::wrap_stream(futures::stream::iter(chunks))
     };
-    expect_problem(world.upload(video, &alice.token, chunks()).send().await.unwrap(), 413, "too-large").await;
+    expect_problem(
+        world.upload(video, &alice.token, chunks()).send().await.unwrap(),
+        413,
+        "upload-too-large",
+    )
+    .await;
     world.nothing_is_kept(video).await;
 
     let mut connection = Connection::open(&world).await;

@@ -128,7 +128,6 @@ impl Persona {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-
     pub async fn delete(&self, path: &str) -> Answer {
         self.send(self.request(Method::DELETE, path)).await
     }
