@@ -1,4 +1,6 @@
 //! Sends tasks to the child as the scheduler does: JSON in, JSON lines out, a process for each task.
+// Each test program uses a part of this.
+#![allow(dead_code)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
