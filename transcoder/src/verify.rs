@@ -80,7 +80,15 @@ fn frames(video: &TrackFile, expected: &Expected) -> anyhow::Result<()> {
 fn fragments(video: &TrackFile, boundaries: &Boundaries) -> anyhow::Result<()> {
     let expected = starts_in(boundaries, video.index.timescale);
     let found: Vec<i64> = video.index.fragments.iter().map(|fragment| fragment.start).collect();
-    ensure!(found == expected, "fragments start at {found:?}, expected {expected:?} (ticks)");
+    let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count();
+    ensure!(
+        found == expected,
+        "fragment {same} of {} starts at {:?} ticks, expected {:?} of {}",
+        found.len(),
+        found.get(same),
+        expected.get(same),
+        expected.len()
+    );
     for number in 0..found.len() {
         let is_key = video.samples_of(number).first().is_some_and(|sample| sample.is_key);
         ensure!(is_key, "fragment {number} does not start with a keyframe");
