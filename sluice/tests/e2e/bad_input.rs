@@ -175,7 +175,7 @@ async fn framework_errors_are_problems_too() {
         alice.request(Method::POST, "/api/videos").header("Content-Type", "application/json").body("{");
     alice.send(bad_json).await.problem(400, "/problems/bad-request");
     let unknown = alice.post("/api/videos", &json!({"title": "x", "owner_id": "me"})).await;
-    unknown.problem(400, "/problems/bad-request");
+    unknown.problem(400, "/problems/invalid-field");
     let endless = "x".repeat(3_000_000);
     alice.post("/api/videos", &json!({"title": endless})).await.problem(413, "/problems/too-large");
     anyone.get("/api/videos?limit=1000000").await.problem(400, "/problems/invalid-field");

@@ -231,7 +231,16 @@ async fn real_files_end_as_the_manifest_says() {
     let mut waiting = Vec::new();
     for row in manifest.lines().skip(1) {
         let row: Vec<_> = row.split('\t').collect();
-        waiting.push((row[file], row[outcome], alice.upload(&folder.join(row[file])).await));
+        let path = folder.join(row[file]);
+        if std::fs::metadata(&path).unwrap().len() == 0 {
+            // Nothing to judge: refused while it is uploaded.
+            let video = alice.create("empty").await;
+            let answer = alice.send_bytes(video["id"].as_str().unwrap(), "").await;
+            println!("{}: {} at the upload ({})", row[file], answer.status, row[outcome]);
+            assert!([400, 411].contains(&answer.status), "{}", answer.text());
+            continue;
+        }
+        waiting.push((row[file], row[outcome], alice.upload(&path).await));
     }
     assert!(waiting.len() > 40, "the manifest has its rows");
     for (file, outcome, id) in waiting {
