@@ -34,6 +34,7 @@ pub mod plan;
 pub mod probe;
 pub mod progress;
 pub mod progressive;
+pub mod reading;
 pub mod rendition;
 pub mod run;
 pub mod schedule;

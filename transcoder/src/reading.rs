@@ -1,0 +1,195 @@
+//! One pass over a source: every packet is seen, the first pictures and sounds are decoded.
+
+use domain::task::MediaLimits;
+use domain::{MediaProblem, Size};
+use ffmpeg_next::codec::packet::Packet;
+use ffmpeg_next::format::Pixel;
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::frame::{Audio, Video};
+use ffmpeg_next::util::error::ENOMEM;
+use ffmpeg_next::{Error, Rational};
+
+use crate::decode::Decoder;
+use crate::frame_times::VideoPacket;
+use crate::{TaskError, ffi};
+
+/// Pictures looked at for size, format and interlacing.
+const LOOKED_AT_MAX: usize = 12;
+/// Packets tried for them; a stream that starts in the middle of a long GOP shows nothing before.
+const TRIED_PACKETS_MAX: usize = 2_000;
+const TRIED_SOUND_PACKETS_MAX: usize = 200;
+/// Packets of one film: two hours at 240 frames a second and more; only a hostile file has more.
+const VIDEO_PACKETS_MAX: usize = 4_000_000;
+/// Damaged stretches the demuxer may skip before the rest counts as lost.
+const SKIPS_MAX: u32 = 1_000;
+
+/// Everything one pass over the file brings.
+pub struct Reading {
+    pub video: Vec<VideoPacket>,
+    pub video_bytes: u64,
+    pub audio: AudioRead,
+    pub look: Look,
+    /// It ended before the end of the file, or in the middle of a packet.
+    pub cut: bool,
+}
+
+#[derive(Default)]
+pub struct AudioRead {
+    /// Timestamp of the first packet.
+    pub start: Option<i64>,
+    pub end: i64,
+    pub bytes: u64,
+    tried_packets: usize,
+    /// Something could be decoded.
+    pub heard: bool,
+}
+
+/// What the first decoded pictures show.
+pub struct Look {
+    decoder: Decoder,
+    tried_packets: usize,
+    pub first: Option<Picture>,
+    /// Of the pictures that came out.
+    pub timestamps: Vec<i64>,
+    pub interlaced: bool,
+    pub damaged: bool,
+}
+
+pub struct Picture {
+    pub size: Size,
+    pub pixel: Pixel,
+    pub sar: Rational,
+}
+
+/// Reads `input`, which stands at its start, to its end. `ear`: the audio stream and a decoder for it.
+pub fn read_all(
+    input: &mut Input,
+    video: usize,
+    mut ear: Option<(usize, Decoder)>,
+    limits: &MediaLimits,
+) -> Result<Reading, TaskError> {
+    let mut read = Reading {
+        video: Vec::new(),
+        video_bytes: 0,
+        audio: AudioRead::default(),
+        look: Look::open(input, video, limits.pixels_max)?,
+        cut: false,
+    };
+    let mut skips = 0;
+    loop {
+        let mut packet = Packet::empty();
+        match packet.read(input) {
+            Ok(()) if packet.stream() == video => read.video_packet(&packet)?,
+            Ok(()) => {
+                if let Some((_, decoder)) = ear.as_mut().filter(|(audio, _)| *audio == packet.stream()) {
+                    read.audio.packet(&packet, decoder)?;
+                }
+            }
+            Err(Error::Eof) => break,
+            Err(Error::InvalidData) if skips < SKIPS_MAX => skips += 1,
+            Err(error @ Error::Other { errno: ENOMEM }) => return Err(error.into()),
+            Err(_) => {
+                read.cut = true;
+                break;
+            }
+        }
+    }
+    read.look.end()?;
+    // A picture cut off in the middle is not whole; in the middle of the film the decoder may still show it.
+    while read.video.pop_if(|last| last.corrupt).is_some() {
+        read.cut = true;
+    }
+    Ok(read)
+}
+
+impl Reading {
+    fn video_packet(&mut self, packet: &Packet) -> Result<(), TaskError> {
+        if self.video.len() >= VIDEO_PACKETS_MAX {
+            let detail = format!("The video has more than {VIDEO_PACKETS_MAX} pictures.");
+            return Err(TaskError::rejected(MediaProblem::TooLong, detail));
+        }
+        self.video.push(VideoPacket {
+            pts: packet.pts(),
+            dts: packet.dts(),
+            duration: packet.duration(),
+            key: packet.is_key(),
+            hidden: ffi::is_hidden(packet),
+            corrupt: packet.is_corrupt(),
+        });
+        self.video_bytes += packet.size() as u64;
+        self.look.packet(packet)
+    }
+}
+
+impl AudioRead {
+    fn packet(&mut self, packet: &Packet, decoder: &mut Decoder) -> Result<(), TaskError> {
+        if !self.heard && self.tried_packets < TRIED_SOUND_PACKETS_MAX {
+            self.tried_packets += 1;
+            decoder.send(packet)?;
+            let mut samples = Audio::empty();
+            while decoder.receive(&mut samples)? {
+                self.heard = true;
+            }
+        }
+        let Some(pts) = packet.pts().or(packet.dts()) else { return Ok(()) };
+        self.start = Some(self.start.map_or(pts, |start| start.min(pts)));
+        self.end = self.end.max(pts.saturating_add(packet.duration().max(0)));
+        self.bytes += packet.size() as u64;
+        Ok(())
+    }
+}
+
+impl Look {
+    fn open(input: &Input, video: usize, pixels_max: u64) -> Result<Self, TaskError> {
+        let stream = input.stream(video).ok_or(Error::StreamNotFound)?;
+        let decoder = Decoder::open(&stream, 1, pixels_max).map_err(|error| {
+            let detail = format!("The video cannot be decoded: {error}.");
+            TaskError::rejected(MediaProblem::Unreadable, detail)
+        })?;
+        Ok(Look {
+            decoder,
+            tried_packets: 0,
+            first: None,
+            timestamps: Vec::new(),
+            interlaced: false,
+            damaged: false,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.timestamps.len() >= LOOKED_AT_MAX || self.tried_packets >= TRIED_PACKETS_MAX
+    }
+
+    fn packet(&mut self, packet: &Packet) -> Result<(), TaskError> {
+        if self.is_done() {
+            return Ok(());
+        }
+        self.tried_packets += 1;
+        self.decoder.send(packet)?;
+        self.receive()
+    }
+
+    fn end(&mut self) -> Result<(), TaskError> {
+        if !self.is_done() {
+            self.decoder.send_end()?;
+            self.receive()?;
+        }
+        // Streams that begin in the middle of a GOP start with errors; only what follows a picture tells.
+        self.damaged = self.decoder.damaged > 0 && self.timestamps.len() < LOOKED_AT_MAX;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), TaskError> {
+        let mut frame = Video::empty();
+        while self.decoder.receive(&mut frame)? {
+            self.interlaced |= frame.is_interlaced();
+            self.timestamps.extend(frame.timestamp());
+            self.first.get_or_insert_with(|| Picture {
+                size: Size { width: frame.width(), height: frame.height() },
+                pixel: frame.format(),
+                sar: frame.aspect_ratio(),
+            });
+        }
+        Ok(())
+    }
+}
