@@ -2,6 +2,7 @@
 
 use domain::{AttemptId, Timestamp, VideoId};
 
+use crate::catalog::Tx;
 use crate::row::parsed;
 use crate::{Catalog, FencedError, Lease, SqlError};
 
@@ -38,8 +39,6 @@ impl std::str::FromStr for AttemptState {
         }
     }
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 impl Catalog {
     /// Attempts whose objects are to be removed: the lost ones, `grace_ms` after they ended, and the retired

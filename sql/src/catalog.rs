@@ -23,6 +23,9 @@ pub struct Catalog {
     dialect: Dialect,
 }
 
+/// A transaction that writes.
+pub(crate) type Tx = Transaction<'static, Any>;
+
 impl Catalog {
     /// Connects, and brings the schema up to date.
     pub async fn open(database_url: &str) -> Result<Catalog, SqlError> {
@@ -56,7 +59,7 @@ impl Catalog {
         self.writer.close().await;
     }
 
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, SqlError> {
+    pub(crate) async fn begin(&self) -> Result<Tx, SqlError> {
         Ok(self.writer.begin_with(self.dialect.begin()).await?)
     }
 }

@@ -39,12 +39,12 @@ const RULES: [(&str, &str); 9] = [
         "a published rendition's attempt is committed",
         "-- check.renditions
          SELECT r.publication_id AS id FROM renditions r JOIN attempts a ON a.id = r.attempt_id
-         JOIN videos v ON v.id = a.video_id WHERE a.state <> 'committed'",
+         JOIN videos v ON v.id = a.video_id WHERE a.state <> 'committed' AND v.state <> 'deleted'",
     ),
     (
         "a cover's attempt is committed",
         "-- check.covers
-         SELECT v.id AS id FROM videos v WHERE v.cover_attempt IS NOT NULL AND NOT EXISTS (
+         SELECT v.id AS id FROM videos v WHERE v.cover_attempt IS NOT NULL AND v.state <> 'deleted' AND NOT EXISTS (
            SELECT 1 FROM attempts a WHERE a.id = v.cover_attempt AND a.state = 'committed')",
     ),
     (

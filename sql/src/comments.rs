@@ -3,6 +3,7 @@
 use domain::{CommentId, Timestamp, UserId, VideoId};
 use sqlx::any::AnyRow;
 
+use crate::catalog::Tx;
 use crate::row::{instant, parsed, text};
 use crate::videos::{Author, author};
 use crate::{Catalog, SqlError};
@@ -23,8 +24,6 @@ pub struct Comment {
     pub content: String,
     pub created_at: Timestamp,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 impl Catalog {
     /// `None`: the video or the author is gone.

@@ -4,6 +4,7 @@ use domain::{DeletionId, DeletionState, JobId, JobKind, Receipt, Timestamp, Vide
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
+use crate::catalog::Tx;
 use crate::jobs::{NewJob, cancel, fence, finish, insert};
 use crate::row::{bigint, instant, instant_opt, natural, parsed, text};
 use crate::video_moves::{advance, state};
@@ -49,8 +50,6 @@ pub enum CancelDeletion {
     TooLate,
     NotFound,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 const COLUMNS: &str = "id, video_id, state, requested_by, due_at, started_at, finished_at, attempts,
     objects_deleted, bytes_freed, swept_at";
@@ -301,7 +300,7 @@ async fn set_gone_at(tx: &mut Tx, video: VideoId, gone_at: Option<Timestamp>) ->
     Ok(())
 }
 
-/// `deleted`, every fence raised, every open attempt lost. Again: nothing.
+/// `deleted`, every fence raised, every attempt ended: its objects are on their way out. Again: nothing.
 async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {
     match state(tx, video).await? {
         None | Some(VideoState::Deleted) => return Ok(()),
@@ -309,8 +308,9 @@ async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlErro
     }
     cancel(tx, video, &WORK, now).await?;
     sqlx::query(
-        "-- attempts.lose_all
-         UPDATE attempts SET state = 'lost', ended_at = $2 WHERE video_id = $1 AND state = 'open'",
+        "-- attempts.end_all
+         UPDATE attempts SET state = CASE WHEN state = 'open' THEN 'lost' ELSE 'retired' END, ended_at = $2
+         WHERE video_id = $1 AND state IN ('open', 'committed')",
     )
     .bind(video.to_string())
     .bind(now.unix_ms())

@@ -2,6 +2,7 @@
 
 use domain::{JobId, JobKind, MediaProblem, Timestamp, VideoId, VideoState};
 
+use crate::catalog::Tx;
 use crate::jobs::{cancel, finish, held};
 use crate::row::parsed;
 use crate::video_moves::{advance, note_failure, state};
@@ -13,8 +14,6 @@ pub enum RetryJob {
     NotDead,
     NotFound,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 /// The jobs that make a video watchable: when one is dead, the others have nothing to work for.
 const PIPELINE: [JobKind; 3] = [JobKind::Ingest, JobKind::Encode, JobKind::Assemble];

@@ -3,6 +3,7 @@
 use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
 use sqlx::any::AnyRow;
 
+use crate::catalog::Tx;
 use crate::row::{instant, int, natural, parsed, text};
 use crate::{Catalog, FencedError, SqlError};
 
@@ -44,8 +45,6 @@ pub(crate) struct NewJob {
     pub payload: String,
     pub run_at: Timestamp,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 /// Nothing playable waits behind an encode, and what must vanish goes before what may wait.
 const BY_PRIORITY: [JobKind; 5] =

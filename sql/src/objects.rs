@@ -4,6 +4,7 @@ use domain::{AttemptId, ObjectKey, Timestamp, VideoId};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use crate::catalog::Tx;
 use crate::row::{bigint, natural, parsed};
 use crate::{Catalog, SqlError};
 
@@ -20,8 +21,6 @@ pub struct StoredObject {
     pub bytes: u64,
     pub crc64nvme: Option<u64>,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 impl Catalog {
     /// All of them in the order of their paths, from after `after` on.

@@ -4,6 +4,7 @@
 use domain::task::{Covers, Plan, RenditionOutput, SourceInfo};
 use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, VideoState};
 
+use crate::catalog::Tx;
 use crate::jobs::{NewJob, fence, finish};
 use crate::objects::NewObject;
 use crate::row::{bigint, natural, parsed_opt};
@@ -36,8 +37,6 @@ pub struct RenditionsPublished<'a> {
     pub renditions: &'a [RenditionOutput],
     pub objects: &'a [NewObject],
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 impl Catalog {
     /// `uploaded` becomes `processing`; a later attempt finds it there.

@@ -2,6 +2,7 @@
 
 use domain::{AttemptId, JobId, JobKind, ObjectFile, ObjectKey, Timestamp, VideoId, VideoState};
 
+use crate::catalog::Tx;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
 use crate::row::{bigint, float_opt, natural, parsed, parsed_opt};
@@ -45,8 +46,6 @@ pub struct Source {
     pub bytes: u64,
     pub cover_at_s: Option<f64>,
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 impl Catalog {
     pub async fn begin_upload(

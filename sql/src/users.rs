@@ -3,6 +3,7 @@
 use domain::{IdParts, Role, Timestamp, UserId, Username, VideoId};
 use sqlx::any::AnyRow;
 
+use crate::catalog::Tx;
 use crate::deletions::NewDeletion;
 use crate::row::{instant, parsed, text, text_opt};
 use crate::{Catalog, SqlError};
@@ -231,8 +232,6 @@ impl Catalog {
         Ok(true)
     }
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<User, SqlError> {
     let row = sqlx::query(

@@ -2,6 +2,7 @@
 
 use domain::{JobId, JobKind, Timestamp, UserId, VideoId, Visibility};
 
+use crate::catalog::Tx;
 use crate::jobs::NewJob;
 use crate::row::{float_opt, parsed};
 use crate::videos::Video;
@@ -95,8 +96,6 @@ impl Catalog {
         self.video(id, now).await
     }
 }
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 /// Before, `ingest` takes the cover where it is asked for; while it runs it may have read the old place.
 fn takes_covers(state: domain::VideoState) -> bool {

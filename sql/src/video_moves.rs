@@ -3,9 +3,8 @@
 use domain::{MediaProblem, Timestamp, VideoId, VideoState};
 
 use crate::SqlError;
+use crate::catalog::Tx;
 use crate::row::parsed;
-
-type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 /// `None`: no such row.
 pub(crate) async fn state(tx: &mut Tx, video: VideoId) -> Result<Option<VideoState>, SqlError> {

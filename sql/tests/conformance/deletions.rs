@@ -82,6 +82,19 @@ async fn a_running_transcode_cannot_commit_after_the_tombstone() {
     assert_eq!(world.catalog.writers_until(video, world.now).await.unwrap(), None);
 }
 
+/// A purge that is cut short leaves rows of objects that are gone; a check must be able to tell.
+#[tokio::test]
+async fn the_tombstone_ends_every_attempt() {
+    let mut world = World::new().await;
+    let video = world.ready().await;
+    delete(&mut world, video).await;
+    for object in world.catalog.objects_after(None, 100).await.unwrap() {
+        let attempt = world.catalog.attempt(object.key.attempt).await.unwrap().unwrap();
+        assert_eq!(attempt.state, sql::AttemptState::Retired, "{:?}", object.key);
+    }
+    world.check().await;
+}
+
 #[tokio::test]
 async fn an_upload_under_way_ends_with_its_video() {
     let mut world = World::new().await;
