@@ -1,4 +1,5 @@
 //! What every store does alike. A new kind of store joins by one line at the end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Bad weather is survived by trying again, and never shows half an object.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
 use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};

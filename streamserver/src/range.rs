@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[expect(clippy::single_range_in_vec_init, reason = "one part that is a range")]
+    #[allow(clippy::single_range_in_vec_init, reason = "one part that is a range")]
     fn one(range: Range<u64>) -> Selection {
         Selection::Parts(vec![range])
     }

@@ -131,10 +131,10 @@ mod tests {
                 "{content_type}"
             );
         }
-        assert_eq!(status(&[length.clone()], "12345"), 200);
+        assert_eq!(status(std::slice::from_ref(&length), "12345"), 200);
         assert_eq!(status(&[], ""), 411);
         assert_eq!(status(&[(TRANSFER_ENCODING, "chunked")], ""), 200);
-        assert_eq!(status(&[length.clone()], "12345678901"), 413);
+        assert_eq!(status(std::slice::from_ref(&length), "12345678901"), 413);
         assert_eq!(status(&[length.clone(), (CONTENT_ENCODING, "gzip")], "12345"), 415);
         let digest = HeaderName::from_static("content-digest");
         assert_eq!(status(&[length, (digest, "sha-256=nonsense")], "12345"), 400);

@@ -47,7 +47,7 @@ fn container(head: &[u8]) -> Option<Demuxer> {
     let starts = |magic: &[u8]| head.starts_with(magic);
     let box_type = head.get(4..8).unwrap_or_default();
     match () {
-        () if MOV_BOXES.iter().any(|known| *known == box_type) => Some(Demuxer::Mov),
+        () if MOV_BOXES.contains(&box_type) => Some(Demuxer::Mov),
         () if starts(b"\x1A\x45\xDF\xA3") => Some(Demuxer::Matroska),
         () if starts(b"\x00\x00\x01\xBA") => Some(Demuxer::MpegPs),
         () if starts(b"RIFF") && head.get(8..11) == Some(b"AVI") => Some(Demuxer::Avi),

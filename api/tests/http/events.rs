@@ -28,7 +28,7 @@ impl Stream {
         }
     }
 
-    async fn to_the_end(mut self) -> String {
+    async fn until_it_ends(mut self) -> String {
         let rest = async {
             while let Some(chunk) = self.response.chunk().await.unwrap() {
                 self.text.push_str(std::str::from_utf8(&chunk).unwrap());
@@ -40,7 +40,7 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn a_follower_sees_everything_up_to_the_end() {
+async fn a_follower_sees_everything_up_until_it_ends() {
     let app = App::start().await;
     let alice = app.user("alice").await;
     let video = alice.create("First").await;
@@ -61,7 +61,7 @@ async fn a_follower_sees_everything_up_to_the_end() {
     assert!(stream.text.contains("{\"name\":\"low\",\"state\":\"pending\"}"), "{}", stream.text);
     app.finish_encode().await;
     app.publish_renditions().await;
-    let text = stream.to_the_end().await;
+    let text = stream.until_it_ends().await;
     for needle in [
         "event: rendition\ndata: {\"name\":\"low\",\"state\":\"ready\"}",
         "event: state\ndata: {\"state\":\"ready\"}",
@@ -83,7 +83,7 @@ async fn a_finished_video_is_told_in_one_go() {
     app.upload(&video).await;
     let lease = app.start_processing().await;
     app.reject(&lease, MediaProblem::NotMedia, "It is a text.").await;
-    let text = Stream::open(&alice, &video).await.to_the_end().await;
+    let text = Stream::open(&alice, &video).await.until_it_ends().await;
     assert!(text.contains("\"rejected\"") && text.contains("/problems/media-not-media"), "{text}");
 }
 
@@ -95,7 +95,7 @@ async fn the_stream_ends_with_the_video() {
     let mut stream = Stream::open(&alice, &video).await;
     stream.until("\"awaiting_upload\"").await;
     alice.delete(&video).await.expect(204);
-    assert!(stream.to_the_end().await.contains("\"deleted\""));
+    assert!(stream.until_it_ends().await.contains("\"deleted\""));
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_shutdown_ends_the_streams() {
     let mut stream = Stream::open(&alice, &video).await;
     stream.until("\"awaiting_upload\"").await;
     app.shutdown.cancel();
-    stream.to_the_end().await;
+    stream.until_it_ends().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! The service with a real catalog, a real store and a transcoder of words (`examples/fake_transcoder.rs`).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod faults;
 mod http;

@@ -1,4 +1,5 @@
 //! The service over HTTP, as its clients meet it: every row of the contract with every status it lists.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod film;
 mod raw;
