@@ -34,7 +34,8 @@ impl VideoState {
             (Uploading, Uploaded | Expired) => true,
             (Uploaded, Processing | Rejected | Failed) => true,
             (Processing, Playable | Rejected | Failed) => true,
-            (Playable, Ready | Failed) => true,
+            // What can be watched stays so, whatever becomes of its other renditions.
+            (Playable, Ready) => true,
             // An admin's retry of a dead job.
             (Failed, Processing) => true,
             _ => false,
@@ -109,6 +110,15 @@ mod tests {
                 }
             }
             assert!(!from.may_become(from), "{from} → itself");
+        }
+    }
+
+    #[test]
+    fn what_can_be_watched_can_be_watched_until_it_is_deleted() {
+        for from in VideoState::ALL.iter().filter(|state| state.is_watchable()) {
+            for to in VideoState::ALL.iter().filter(|&&to| from.may_become(to)) {
+                assert!(to.is_watchable() || *to == VideoState::Deleted, "{from} → {to}");
+            }
         }
     }
 

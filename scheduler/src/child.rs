@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use domain::task::{Event, Outcome, Task};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,8 +22,6 @@ use crate::failure::RunError;
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What is kept of standard error, from its end, as the reason of a crash.
 const STDERR_BYTES_MAX: usize = 4 * 1024;
-/// A child that works says so every few seconds.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// After its last line there is nothing left to do.
 const EXIT_MAX: Duration = Duration::from_secs(10);
 
@@ -39,6 +37,8 @@ pub struct Transcoder {
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimits {
     pub duration_max: Duration,
+    /// Between two things that the child says.
+    pub silence_max: Duration,
     pub memory_bytes_max: u64,
 }
 
@@ -61,7 +61,7 @@ impl Transcoder {
         progress: &watch::Sender<f64>,
     ) -> Result<Outcome, RunError> {
         let mut running = self.spawn(folder, limits.memory_bytes_max)?;
-        match timeout(limits.duration_max, running.converse(task, progress)).await {
+        match timeout(limits.duration_max, running.converse(task, limits.silence_max, progress)).await {
             Ok(result) => result,
             Err(_) => Err(RunError::failed(format_args!(
                 "the transcoder was stopped after {} s, the longest that one run may take",
@@ -99,6 +99,12 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Running {
+    fn kill(&self) {
         // `None` once it was waited for: then the number may be someone else's.
         let group = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(group) = group {
@@ -106,19 +112,29 @@ impl Drop for Running {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
-}
 
-impl Running {
-    async fn converse(&mut self, task: &Task, progress: &watch::Sender<f64>) -> Result<Outcome, RunError> {
+    async fn converse(
+        &mut self,
+        task: &Task,
+        silence_max: Duration,
+        progress: &watch::Sender<f64>,
+    ) -> Result<Outcome, RunError> {
         const PIPED: &str = "it was asked for when the child was started";
         let stdin = self.child.stdin.take().expect(PIPED);
         let stdout = self.child.stdout.take().expect(PIPED);
         let stderr = self.child.stderr.take().expect(PIPED);
+        let listen = async {
+            let heard = listen(stdout, silence_max, progress).await;
+            if heard.is_err() {
+                // Nobody listens any more, and the other pipes end only with the child.
+                self.kill();
+            }
+            heard
+        };
         // All at once: a child that is stuck writing to one pipe never gets to the others.
-        let (told, heard, tail) =
-            tokio::join!(tell(stdin, task), listen(stdout, progress), tail(stderr, STDERR_BYTES_MAX));
+        let (told, heard, tail) = tokio::join!(tell(stdin, task), listen, tail(stderr, STDERR_BYTES_MAX));
         let status = timeout(EXIT_MAX, self.child.wait()).await;
-        match heard? {
+        match heard.map_err(|error| RunError::failed(format_args!("{error:#}; {tail}")))? {
             Some(Event::Done { outcome }) => {
                 let status = status.ok().and_then(Result::ok);
                 match status.filter(ExitStatus::success) {
@@ -151,18 +167,19 @@ async fn tell(mut stdin: ChildStdin, task: &Task) -> io::Result<()> {
 }
 
 /// Reads to the end of the output; answers with the last event.
-async fn listen(stdout: ChildStdout, progress: &watch::Sender<f64>) -> Result<Option<Event>, RunError> {
+async fn listen(
+    stdout: ChildStdout,
+    silence_max: Duration,
+    progress: &watch::Sender<f64>,
+) -> anyhow::Result<Option<Event>> {
     let mut lines = BufReader::new(stdout);
     let mut last = None;
     loop {
-        let line = timeout(SILENCE_MAX, read_line(&mut lines)).await.map_err(|_| {
-            RunError::failed(format_args!("the transcoder was silent for {} s", SILENCE_MAX.as_secs()))
-        })?;
-        let Some(line) = line.context("read what the transcoder says").map_err(RunError::Failed)? else {
-            return Ok(last);
-        };
-        let event = serde_json::from_slice(&line)
-            .map_err(|error| RunError::failed(format_args!("the transcoder said something else: {error}")))?;
+        let line = timeout(silence_max, read_line(&mut lines))
+            .await
+            .map_err(|_| anyhow!("the transcoder was silent for {silence_max:?}"))?;
+        let Some(line) = line.context("read what the transcoder says")? else { return Ok(last) };
+        let event = serde_json::from_slice(&line).context("the transcoder said something else")?;
         if let Event::Progress { fraction } = event {
             progress.send_replace(fraction.clamp(0.0, 1.0));
         }
@@ -192,4 +209,53 @@ async fn tail(mut stream: impl AsyncRead + Unpin, bytes_max: usize) -> String {
     let text: String =
         String::from_utf8_lossy(&kept).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.trim().is_empty() { "it wrote no error".to_owned() } else { format!("it wrote: {}", text.trim()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: RunLimits = RunLimits {
+        duration_max: Duration::from_secs(600),
+        silence_max: Duration::from_secs(600),
+        memory_bytes_max: 4 << 30,
+    };
+    /// Far below the limits that are not under test.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Why a child failed that stays until it is killed.
+    async fn failure_of(script: &str, limits: RunLimits) -> String {
+        let transcoder =
+            Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") };
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task::Cover {
+            input: folder.path().join("source"),
+            output: folder.path().to_owned(),
+            limits: domain::task::MediaLimits { duration_s_max: 1.0, pixels_max: 1, streams_max: 1 },
+            at_s: None,
+        };
+        let (progress, _seen) = watch::channel(0.0);
+        let run = transcoder.run(&task, folder.path(), limits, &progress);
+        timeout(PATIENCE, run).await.expect("it is killed at once").unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_silent_child_is_killed_and_what_it_wrote_is_told() {
+        let limits = RunLimits { silence_max: Duration::from_millis(200), ..LIMITS };
+        let error = failure_of("echo stuck >&2; sleep 600", limits).await;
+        assert!(error.contains("silent for 200ms") && error.contains("stuck"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_says_something_else_is_killed() {
+        let error = failure_of("echo nonsense; sleep 600", LIMITS).await;
+        assert!(error.contains("something else"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_never_ends_its_line_is_killed() {
+        let script = "while :; do printf %65536s; done";
+        let error = failure_of(script, LIMITS).await;
+        assert!(error.contains("too long"), "{error}");
+    }
 }

@@ -17,6 +17,9 @@ use crate::scratch::{Scratch, ScratchDir};
 /// With less on the disk, a run that failed is taken to have failed for want of it.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
+/// A child that works says so every few seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
 /// A job that is being run under a lease.
 pub struct Run<'a> {
     pub scheduler: &'a Scheduler,
@@ -74,6 +77,7 @@ impl Workplace<'_> {
         let jobs = &self.run.scheduler.config.jobs;
         let limits = RunLimits {
             duration_max: Duration::from_secs(jobs.task_s_max),
+            silence_max: SILENCE_MAX,
             memory_bytes_max: jobs.task_memory_bytes_max,
         };
         let output = self.output();

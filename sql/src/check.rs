@@ -48,11 +48,12 @@ const RULES: [(&str, &str); 9] = [
            SELECT 1 FROM attempts a WHERE a.id = v.cover_attempt AND a.state = 'committed')",
     ),
     (
-        "a video on its way to `ready` has a job that takes it there",
+        "a video on its way to `ready` has a job that takes it there, or can be watched and has one that died",
         "-- check.stuck_videos
          SELECT v.id AS id FROM videos v WHERE v.state IN ('uploaded', 'processing', 'playable') AND NOT EXISTS (
            SELECT 1 FROM jobs j WHERE j.video_id = v.id AND j.kind IN ('ingest', 'encode', 'assemble')
-             AND j.state IN ('queued', 'running'))",
+             AND (j.state IN ('queued', 'running')
+                  OR (v.state = 'playable' AND j.kind <> 'ingest' AND j.state = 'dead')))",
     ),
     (
         "a video that is gone, or will be, has a deletion under way",

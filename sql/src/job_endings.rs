@@ -15,7 +15,7 @@ pub enum RetryJob {
     NotFound,
 }
 
-/// The jobs that make a video watchable: when one is dead, the others have nothing to work for.
+/// The jobs that take a video to `ready`: when one is dead, the others have nothing to work for.
 const PIPELINE: [JobKind; 3] = [JobKind::Ingest, JobKind::Encode, JobKind::Assemble];
 
 impl Catalog {
@@ -62,7 +62,7 @@ impl Catalog {
     }
 
     /// The fault was ours. `retry_at` is when to try again; `None` gives up: the job is dead, and what
-    /// depended on it has failed.
+    /// depended on it has failed. A video that can be watched already stays so.
     pub async fn fail_job(
         &self,
         lease: &Lease,
@@ -71,31 +71,13 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(), FencedError> {
         let mut tx = self.begin().await?;
-        let failed = sqlx::query(
-            "-- jobs.fail
-             UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
-               token = token + 1, worker = NULL, lease_until = NULL,
-               finished_at = CASE WHEN $3 = 1 THEN NULL ELSE $6 END
-             WHERE id = $1 AND state = 'running' AND token = $2",
-        )
-        .bind(lease.job.id.to_string())
-        .bind(lease.token)
-        .bind(i64::from(retry_at.is_some()))
-        .bind(retry_at.unwrap_or(now).unix_ms())
-        .bind(error)
-        .bind(now.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        held(failed.rows_affected())?;
-        lose_attempts(&mut tx, lease.job.id, now).await?;
-        if retry_at.is_none() {
-            after_death(&mut tx, lease.job.kind, lease.job.video, now).await?;
-        }
+        fail(&mut tx, lease, error, retry_at, now).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    /// The fault is in the file: no retry. `detail` is one sentence for the uploader.
+    /// The fault is in the file: no retry. `detail` is one sentence for the uploader. A file that plays already
+    /// was accepted before: then it is the job that is dead, and the video stays as it is.
     pub async fn reject_video(
         &self,
         lease: &Lease,
@@ -104,11 +86,16 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(), FencedError> {
         let mut tx = self.begin().await?;
-        finish(&mut tx, lease, now).await?;
-        lose_attempts(&mut tx, lease.job.id, now).await?;
+        let video = lease.job.video;
         // A cover that cannot be taken changes nothing about the video: the one before it stays.
-        if PIPELINE.contains(&lease.job.kind) {
-            refuse_video(&mut tx, lease.job.video, problem, detail, now).await?;
+        if !PIPELINE.contains(&lease.job.kind) {
+            end_refused(&mut tx, lease, now).await?;
+        } else if state(&mut tx, video).await? == Some(VideoState::Playable) {
+            let error = format!("what plays already was refused as {problem}: {detail}");
+            fail(&mut tx, lease, &error, None, now).await?;
+        } else {
+            end_refused(&mut tx, lease, now).await?;
+            refuse_video(&mut tx, video, problem, detail, now).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -143,6 +130,44 @@ impl Catalog {
     }
 }
 
+/// Ends a run that is not taken up again, or tries again at `retry_at`.
+async fn fail(
+    tx: &mut Tx,
+    lease: &Lease,
+    error: &str,
+    retry_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), FencedError> {
+    let failed = sqlx::query(
+        "-- jobs.fail
+         UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
+           token = token + 1, worker = NULL, lease_until = NULL,
+           finished_at = CASE WHEN $3 = 1 THEN NULL ELSE $6 END
+         WHERE id = $1 AND state = 'running' AND token = $2",
+    )
+    .bind(lease.job.id.to_string())
+    .bind(lease.token)
+    .bind(i64::from(retry_at.is_some()))
+    .bind(retry_at.unwrap_or(now).unix_ms())
+    .bind(error)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    held(failed.rows_affected())?;
+    lose_attempts(tx, lease.job.id, now).await?;
+    if retry_at.is_none() {
+        after_death(tx, lease.job.kind, lease.job.video, now).await?;
+    }
+    Ok(())
+}
+
+/// The run came to its end; what it wrote counts for nothing.
+async fn end_refused(tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+    finish(tx, lease, now).await?;
+    lose_attempts(tx, lease.job.id, now).await?;
+    Ok(())
+}
+
 async fn refuse_video(
     tx: &mut Tx,
     video: VideoId,
@@ -150,19 +175,14 @@ async fn refuse_video(
     detail: &str,
     now: Timestamp,
 ) -> Result<(), SqlError> {
-    let Some(from) = state(tx, video).await? else { return Ok(()) };
-    // What plays already was accepted before: then it is the rest that failed.
-    let (to, problem) = if from.may_become(VideoState::Rejected) {
-        (VideoState::Rejected, Some(problem))
-    } else {
-        (VideoState::Failed, None)
-    };
-    if from.may_become(to) {
-        note_failure(tx, video, problem, Some(detail)).await?;
-        advance(tx, video, from, to, now).await?;
-        cancel(tx, video, &PIPELINE, now).await?;
+    match state(tx, video).await? {
+        Some(from) if from.may_become(VideoState::Rejected) => {
+            note_failure(tx, video, Some(problem), Some(detail)).await?;
+            advance(tx, video, from, VideoState::Rejected, now).await?;
+            cancel(tx, video, &PIPELINE, now).await
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What a dead job takes with it.
@@ -199,6 +219,7 @@ async fn fail_video(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), S
             note_failure(tx, video, None, Some(detail)).await?;
             advance(tx, video, from, VideoState::Failed, now).await
         }
+        // `playable` stays: the rungs that are missing are pending until an administrator calls the job back.
         _ => Ok(()),
     }
 }

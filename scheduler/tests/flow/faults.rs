@@ -53,13 +53,16 @@ async fn an_encode_that_always_crashes_ends_and_can_be_called_back() {
     let world = World::new().await;
     let at_work = world.start();
     let video = world.upload("chunks=2 crash-encode").await;
-    world.until(video, VideoState::Failed).await;
+    let died = |jobs: &[sql::JobRow]| jobs.iter().any(|job| job.state == JobState::Dead);
+    world.until_jobs("an encode is dead", died).await;
     at_work.stop().await;
     world.check().await;
     let dead = world.catalog.jobs(Some(JobKind::Encode), Some(JobState::Dead), None, 10).await.unwrap();
     assert_eq!(dead.len(), 1, "its sibling was cancelled with it: {dead:?}");
+    assert_eq!(world.seen(video).await.state, VideoState::Playable, "its original can be watched as before");
     world.catalog.retry_job(dead[0].id, world.clock.now()).await.unwrap();
-    assert_eq!(world.seen(video).await.state, VideoState::Processing);
+    let queued = world.catalog.jobs(Some(JobKind::Encode), Some(JobState::Queued), None, 10).await.unwrap();
+    assert_eq!(queued.len(), 2, "{queued:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

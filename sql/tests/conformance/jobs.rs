@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use domain::{JobKind, JobState, MediaProblem, VideoState};
+use domain::{JobKind, JobState, MediaProblem, RenditionState, VideoState};
 use sql::{Claim, FencedError, Lease, RetryJob};
 
 use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
@@ -141,7 +141,7 @@ async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back() {
     let leases = world.claim_all(&[JobKind::Encode]).await;
     world.encode(&leases[0], 0).await.unwrap();
     world.catalog.fail_job(&leases[1], "poison", None, world.now).await.unwrap();
-    assert_eq!(world.seen(video).await.state, VideoState::Failed);
+    still_playable(&world, video).await;
     assert!(matches!(world.encode(&leases[2], 2).await, Err(FencedError::LeaseLost)));
     assert_eq!(world.catalog.retry_job(leases[1].job.id, world.now).await.unwrap(), RetryJob::Retried);
     let leases = world.claim_all(&[JobKind::Encode]).await;
@@ -152,6 +152,66 @@ async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back() {
     let lease = world.claim(JobKind::Assemble).await;
     world.assemble(&lease).await.unwrap();
     assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_dead_assembly_unpublishes_nothing_and_can_be_called_back() {
+    let mut world = World::new().await;
+    let video = world.playable(1).await;
+    let lease = world.claim(JobKind::Encode).await;
+    world.encode(&lease, 0).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    world.catalog.fail_job(&lease, "poison", None, world.now).await.unwrap();
+    still_playable(&world, video).await;
+    assert_eq!(world.catalog.retry_job(lease.job.id, world.now).await.unwrap(), RetryJob::Retried);
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble(&lease).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn an_encode_whose_worker_is_lost_for_good_unpublishes_nothing() {
+    let mut world = World::new().await;
+    let video = world.playable(1).await;
+    for _ in 0..ATTEMPTS_MAX {
+        world.claim(JobKind::Encode).await;
+        world.advance_ms(LEASE_MS + 1);
+    }
+    assert!(world.claim_all(ALL).await.is_empty());
+    still_playable(&world, video).await;
+}
+
+#[tokio::test]
+async fn a_file_that_plays_is_not_refused_any_more_and_its_encode_can_be_called_back() {
+    let mut world = World::new().await;
+    let video = world.playable(2).await;
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    let detail = "It ends early.";
+    world.catalog.reject_video(&leases[0], MediaProblem::Truncated, detail, world.now).await.unwrap();
+    still_playable(&world, video).await;
+    let job = world.catalog.job(leases[0].job.id).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Dead);
+    assert!(job.error.unwrap().contains(detail));
+    assert_eq!(world.catalog.retry_job(job.id, world.now).await.unwrap(), RetryJob::Retried);
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    for (number, lease) in (0..).zip(&leases) {
+        world.encode(lease, number).await.unwrap();
+    }
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble(&lease).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}
+
+/// It can be watched, says nothing of a failure, and its rungs are pending.
+async fn still_playable(world: &World, video: domain::VideoId) {
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.failure), (VideoState::Playable, None));
+    let pending = seen.renditions.iter().filter(|r| r.state == RenditionState::Pending).count();
+    assert_eq!(pending, seen.renditions.len() - 1);
+    assert!(world.catalog.watchable(video, world.now).await.unwrap().is_some());
     world.check().await;
 }
 
