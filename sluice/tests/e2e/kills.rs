@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::{App, clips, probe};
 
-/// Points of time at which to kill. Five in every run; `make campaign-kills` asks for fifty.
+/// Six kills in every run; `make campaign-kills` asks for fifty.
 #[allow(clippy::disallowed_methods, reason = "the campaign sets its size and seed from outside")]
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
@@ -76,7 +76,7 @@ async fn killed_in_mid_upload_what_was_acknowledged_is_there_and_the_rest_is_not
                 alice.try_send(request).await.map(|answer| answer.status)
             })
         };
-        tokio::time::sleep(Duration::from_millis(points.next_below(180))).await;
+        tokio::time::sleep(Duration::from_millis(points.next_below(600))).await;
         app.kill_and_restart();
         alice = alice.at(app.base());
         match sending.await.unwrap() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{App, clips, probe};
+use crate::harness::{App, Persona, clips, probe};
 
 #[tokio::test]
 async fn from_the_upload_to_the_receipt() {
@@ -49,7 +49,7 @@ async fn from_the_upload_to_the_receipt() {
     bob.post(&format!("/api/videos/{id}/comments"), &comment).await.expect(201);
     assert_eq!(alice.video(id).await["counts"]["comments"], 1);
 
-    let segment = first_segment(&app, id).await;
+    let segment = first_segment(&anyone, id).await;
     let asked = Instant::now();
     alice.delete(&format!("/api/videos/{id}")).await.expect(204);
     alice.delete(&format!("/api/videos/{id}")).await.problem(404, "/problems/not-found");
@@ -118,11 +118,10 @@ async fn watch(app: &App, id: &str) {
 }
 
 /// The path of the first media segment that the playlists name.
-async fn first_segment(app: &App, id: &str) -> String {
-    let anyone = app.anonymous();
+pub async fn first_segment(anyone: &Persona, id: &str) -> String {
     let master = anyone.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
     let uri = |text: &str| text.lines().find(|line| !line.starts_with('#')).unwrap().to_owned();
-    let base = reqwest::Url::parse(&format!("{}/stream/videos/{id}/master.m3u8", app.base())).unwrap();
+    let base = reqwest::Url::parse(&format!("{}/stream/videos/{id}/master.m3u8", anyone.base)).unwrap();
     let playlist = base.join(&uri(&master)).unwrap();
     let media = anyone.get(playlist.as_str()).await.expect(200).text();
     let segment = playlist.join(&uri(&media)).unwrap();

@@ -186,6 +186,7 @@ fn exact(app: &App, id: &str, rendition: &str, clip: &Clip, source: &Path) {
     assert!(change_s.is_none_or(|s| s <= 0.020), "{what}: A/V offset changed by {change_s:?} s");
     assert_eq!(before.stream("audio").is_some(), after.stream("audio").is_some(), "{what}: audio");
     if rendition != "original" {
+        assert!(probe::has_closed_gops(&url), "{what}: open GOPs");
         let keyframes = probe::keyframes(&url);
         let gaps_closed = keyframes.windows(2).all(|pair| pair[1] - pair[0] <= 2.0 + frame_s);
         assert!(gaps_closed && keyframes[0].abs() <= 0.02, "{what}: keyframes at {keyframes:?}");

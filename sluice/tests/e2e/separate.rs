@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::harness::{Persona, Program, clips, probe, sluice_command};
+use crate::life::first_segment;
 
 fn start(name: &str, folder: &Path, settings: &[(&str, &str)]) -> Program {
     let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -24,7 +25,10 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
     let id = video["id"].as_str().unwrap();
     let uploader = alice.at(&streamserver.base);
     uploader.send_bytes(id, std::fs::read(&clip).unwrap()).await.expect(201);
+    let events = alice.get(&format!("/api/videos/{id}/events")).await.expect(200).text();
+    assert!(events.contains("\"ready\""), "{events}");
     alice.until(id, &["ready"], 60).await;
+    first_segment(&watcher, id).await;
 
     let url = format!("{}/stream/videos/{id}", streamserver.base);
     assert_eq!(probe::ffprobe(&url).frames(), 120);
@@ -34,9 +38,10 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
     alice.get("/stream/videos").await.problem(404, "/problems/not-found");
 
     let root = Persona::log_in(&api.base, "root").await.at(&scheduler.base);
-    let deletion = root.delete(&format!("/scheduler/videos/{id}")).await.expect(200).json();
-    let path = format!("/scheduler/deletions/{}", deletion["id"].as_str().unwrap());
     let asked = std::time::Instant::now();
+    alice.delete(&format!("/api/videos/{id}")).await.expect(204);
+    let deletions = root.get("/scheduler/deletions").await.expect(200).json();
+    let path = format!("/scheduler/deletions/{}", deletions["items"][0]["id"].as_str().unwrap());
     while watcher.get(&url).await.status != 404 {
         assert!(asked.elapsed().as_millis() < 1000, "still watchable a second after the deletion");
     }
@@ -44,6 +49,8 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
         assert!(asked.elapsed().as_secs() < 60, "{:#}", root.get(&path).await.json());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+
+    assert_eq!(root.get(&path).await.json()["receipt"]["checked_empty"], true);
 
     for program in [&mut api, &mut streamserver, &mut scheduler] {
         assert!(program.terminate().success());

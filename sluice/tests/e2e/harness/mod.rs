@@ -8,4 +8,4 @@ pub mod probe;
 mod process;
 
 pub use persona::Persona;
-pub use process::{App, Program, sluice_command};
+pub use process::{App, Program, resident_kib, sluice_command};

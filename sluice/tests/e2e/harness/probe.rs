@@ -48,6 +48,40 @@ pub fn keyframes(input: &str) -> Vec<f64> {
         .collect()
 }
 
+/// No picture is shown before the keyframe that it was stored after: a player may start at any keyframe.
+pub fn has_closed_gops(input: &str) -> bool {
+    let output = Command::new("ffprobe")
+        .args([
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "packet=pts_time,flags",
+            "-of",
+            "csv=p=0",
+            input,
+        ])
+        .output()
+        .expect("ffprobe is installed (make setup)");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let packets: Vec<(f64, bool)> = text
+        .lines()
+        .map(|line| {
+            let (pts_s, flags) = line.split_once(',').expect("two columns");
+            (pts_s.parse().expect("a time"), flags.starts_with('K'))
+        })
+        .collect();
+    let mut keyframe_s = f64::INFINITY;
+    !packets.is_empty()
+        && packets.iter().all(|(pts_s, is_keyframe)| {
+            if *is_keyframe {
+                keyframe_s = *pts_s;
+            }
+            *pts_s >= keyframe_s
+        })
+}
+
 impl Probed {
     pub fn stream(&self, kind: &str) -> Option<&Value> {
         self.0["streams"].as_array().unwrap().iter().find(|stream| stream["codec_type"] == kind)

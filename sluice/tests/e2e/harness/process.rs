@@ -101,11 +101,9 @@ impl Program {
         self.child.id()
     }
 
-    /// Resident memory in KiB, of the process and its children.
+    /// Resident memory in KiB, of the process alone.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        resident_kib(self.pid())
     }
 
     /// `kill -9`, as a power cut would, of this process alone: its children have to notice by themselves.
@@ -131,6 +129,13 @@ impl Program {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Resident memory of a process in KiB; 0 when it has ended.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()).map_or(0, |kib| kib.parse().unwrap())
 }
 
 impl Drop for Program {
