@@ -25,6 +25,7 @@ test: web/dist/index.html ## all tests: units, conformance, pipeline, end to end
 	cargo build --workspace --tests --bins
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
+	cd web && npm test --silent
 
 lint: web/dist/index.html ## formatting, clippy, licences and sources, TypeScript
 	@scripts/setup lint
