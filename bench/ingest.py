@@ -48,7 +48,7 @@ class Server:
         self.process = subprocess.Popen([BINARY], env=environment, stdout=self.log, stderr=self.log, cwd=folder)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            found = re.search(r'"address":"(127\.0\.0\.1:\d+)"', open(f"{folder}/log").read())
+            found = re.search(r'"message":"listening","address":"(127\.0\.0\.1:\d+)"', open(f"{folder}/log").read())
             if found:
                 self.base = f"http://{found.group(1)}"
                 return

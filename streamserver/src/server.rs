@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::response::Response;
 use chassis::{Caller, Clock, ConcurrencyBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
 use domain::{Layout, VideoId};
+use futures::StreamExt;
+use http::{Method, StatusCode};
 use sql::Catalog;
 use store::Store;
 use tokio_util::task::TaskTracker;
@@ -64,6 +67,21 @@ impl StreamServer {
         self.tasks.wait().await;
     }
 
+    /// Breaks off a body that still flows when its video is deleted: a slow reader must not keep it alive. Asks
+    /// the short cache before each block.
+    fn while_there(&self, video: VideoId, caller: &Caller, body: Body) -> Body {
+        let (watch, caller) = (self.watch.clone(), caller.clone());
+        Body::from_stream(body.into_data_stream().then(move |block| {
+            let (watch, caller) = (watch.clone(), caller.clone());
+            async move {
+                match watch.watchable(video, &caller).await {
+                    Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(Gone.into()),
+                    _ => block.map_err(axum::BoxError::from),
+                }
+            }
+        }))
+    }
+
     /// Answers with a layout; explains a missing object by the video's end where that is the reason.
     pub(crate) async fn answer_layout(
         &self,
@@ -76,6 +94,9 @@ impl StreamServer {
     ) -> Result<Response, Problem> {
         let store = self.store.clone();
         match answer::layout(asked, store, &self.streams, description, files, layout).await {
+            Ok(response) if asked.method == Method::GET && response.status().is_success() => {
+                Ok(response.map(|body| self.while_there(video, caller, body)))
+            }
             Ok(response) => Ok(response),
             Err(Refusal::Problem(problem)) => Err(problem),
             Err(Refusal::Store(error)) => {
@@ -84,6 +105,11 @@ impl StreamServer {
         }
     }
 }
+
+/// Why an answer that had begun was not finished.
+#[derive(Debug, thiserror::Error)]
+#[error("the video is gone")]
+struct Gone;
 
 /// The list of routes.
 pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {

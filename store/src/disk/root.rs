@@ -27,9 +27,22 @@ const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 /// A folder can vanish between being opened and being linked into, when the last object beside ours is deleted.
 const COMMIT_TRIES_MAX: u32 = 64;
 
+/// The folders above may have been made a moment ago: without this a power cut could take the first uploads along
+/// with them. One that we may not open was not made by us.
+fn sync_ancestors(root: &Path) {
+    let above = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    for folder in above.ancestors().skip(1) {
+        if let Ok(folder) = File::open(folder) {
+            // Some file systems of the system cannot be synced; ours can, and says so below.
+            let _ = folder.sync_all();
+        }
+    }
+}
+
 impl Root {
     pub(super) fn open(root: &Path) -> io::Result<Root> {
         std::fs::create_dir_all(root)?;
+        sync_ancestors(root);
         let root = rustix::fs::open(root, folder_flags() - OFlags::NOFOLLOW, Mode::empty())?;
         let opened =
             Root { objects: make_folder(&root, "objects")?, unfinished: make_folder(&root, "unfinished")? };

@@ -469,6 +469,27 @@ async fn a_deleted_film_is_gone_within_a_second_everywhere() {
 }
 
 #[tokio::test]
+async fn an_answer_that_still_flows_breaks_off_when_its_film_is_deleted() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let film = world.playable_of(&alice, Visibility::Public, 40_000_000).await;
+    let path = format!("/stream/videos/{}", film.video);
+    // Its body is longer than the buffers between us hold.
+    let mut flowing = world.get(&path).await;
+    assert!(flowing.chunk().await.unwrap().is_some());
+    world.delete(film.video, 0).await;
+    until(|| async { world.get(&path).await.status() == 404 }).await;
+    let end = loop {
+        match flowing.chunk().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "the whole film came although it was deleted");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn places_run_out_and_come_back() {
     let world = World::with_limits(|limits| limits.streams_max = 1).await;
     let alice = world.user("alice").await;
