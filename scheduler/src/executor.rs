@@ -94,12 +94,7 @@ async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunEr
         Err(RunError::Rejected { problem, detail }) => {
             ("rejected", catalog.reject_video(lease, problem, &detail, now).await)
         }
-        Err(RunError::Disturbed(error)) => {
-            tracing::warn!(job.id = %lease.job.id, error = %format_args!("{error:#}"), "job postponed");
-            // There is no count to go by: wait as before the last attempt.
-            let retry_at = retry_at(scheduler, scheduler.config.jobs.attempts_max, now);
-            ("postponed", catalog.postpone_job(lease, &reason(&error), retry_at, now).await)
-        }
+        Err(RunError::Disturbed(error)) => postpone(scheduler, lease, &error, now).await,
         Err(RunError::Failed(error)) => fail(scheduler, lease, &error, now).await,
     };
     match written {
@@ -111,6 +106,24 @@ async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunEr
             "unwritten"
         }
     }
+}
+
+/// The attempt does not count. A disturbance that stays ends the job all the same: a person should look.
+async fn postpone(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    error: &anyhow::Error,
+    now: Timestamp,
+) -> (&'static str, Result<(), FencedError>) {
+    let reason = reason(error);
+    let disturbed_ms = lease.job.postponed_since.map_or(0, |since| now.ms_since(since));
+    if disturbed_ms >= scheduler.config.postponed_ms_max {
+        return give_up(scheduler, lease, &reason, now).await;
+    }
+    tracing::warn!(job.id = %lease.job.id, error = %reason, disturbed_ms, "job postponed");
+    // There is no count to go by: wait as before the last attempt.
+    let retry_at = retry_at(scheduler, scheduler.config.jobs.attempts_max, now);
+    ("postponed", scheduler.catalog.postpone_job(lease, &reason, retry_at, now).await)
 }
 
 async fn fail(
@@ -125,10 +138,19 @@ async fn fail(
         let retry_at = retry_at(scheduler, lease.job.attempt, now);
         ("failed", scheduler.catalog.fail_job(lease, &reason, Some(retry_at), now).await)
     } else {
-        // A person should look: nothing more happens by itself.
-        tracing::error!(job.id = %lease.job.id, job.kind = %lease.job.kind, video.id = %lease.job.video, error = %reason, "job is dead");
-        ("dead", scheduler.catalog.fail_job(lease, &reason, None, now).await)
+        give_up(scheduler, lease, &reason, now).await
     }
+}
+
+/// A person should look: nothing more happens by itself.
+async fn give_up(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    reason: &str,
+    now: Timestamp,
+) -> (&'static str, Result<(), FencedError>) {
+    tracing::error!(job.id = %lease.job.id, job.kind = %lease.job.kind, video.id = %lease.job.video, error = reason, "job is dead");
+    ("dead", scheduler.catalog.fail_job(lease, reason, None, now).await)
 }
 
 fn retry_at(scheduler: &Scheduler, attempt: u32, now: Timestamp) -> Timestamp {

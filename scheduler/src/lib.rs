@@ -16,6 +16,7 @@ mod run;
 mod scheduler;
 mod scratch;
 mod sweeper;
+mod unfinished;
 mod view;
 mod work;
 mod workplace;

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 use crate::Transcoder;
 
+/// What a job needs may be disturbed or full for so long; a day is time for whoever has to make room.
+const POSTPONED_MS_MAX: i64 = 24 * 3_600_000;
+
 /// What the service is given, once.
 #[derive(Clone)]
 pub struct Deps {
@@ -35,6 +38,8 @@ pub struct Config {
     pub encode: Encode,
     pub upload_token_s: u64,
     pub drain_s_max: u64,
+    /// A job that was disturbed for longer is dead.
+    pub postponed_ms_max: i64,
     /// Where runs keep their files; a folder of its own for each process.
     pub scratch_dir: PathBuf,
 }
@@ -62,6 +67,7 @@ impl Config {
             encode: settings.encode.clone(),
             upload_token_s: settings.upload_token_s,
             drain_s_max: settings.limits.drain_s_max,
+            postponed_ms_max: POSTPONED_MS_MAX,
             scratch_dir: settings.scratch_dir(),
         }
     }

@@ -1,6 +1,7 @@
 //! What nobody will finish any more: uploads that never came, attempts whose writer is lost, bytes of writers
 //! that died. What is old is told by rows and leases, never by the age of a file.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::{AttemptId, ObjectKey, Timestamp};
@@ -11,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::Scheduler;
 use crate::failure::RunError;
 use crate::jobs::remove_prefix;
+use crate::unfinished::{Pages, attempt_of};
 
 const ATTEMPTS_MAX: usize = 100;
-const UNFINISHED_MAX: usize = 1000;
+/// After as many a sweep ends early.
+const FAILURES_MAX: usize = 1000;
 /// A probe of the store is over in seconds; it has no row that could tell.
 const PROBE_AGE_MS_MAX: i64 = 3_600_000;
 
@@ -35,48 +38,99 @@ pub async fn sweep_regularly(scheduler: Scheduler, shutdown: CancellationToken) 
     }
 }
 
+/// Every step is taken, whatever became of those before it; answers with the first error.
 pub async fn sweep(scheduler: &Scheduler) -> Result<(), RunError> {
-    let (catalog, now) = (&scheduler.catalog, scheduler.now());
-    let expired = catalog.expire_videos(now.plus_ms(-scheduler.config.upload_token_ms()), now).await?;
+    let now = scheduler.now();
+    let steps = [
+        expire_videos(scheduler, now).await,
+        scheduler.catalog.forget_expired_sessions(now).await.map(drop).map_err(RunError::from),
+        sweep_attempts(scheduler, now).await,
+        sweep_unfinished(scheduler, now).await,
+        show_depths(scheduler, now).await,
+    ];
+    steps.into_iter().collect()
+}
+
+async fn expire_videos(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
+    let created_before = now.plus_ms(-scheduler.config.upload_token_ms());
+    let expired = scheduler.catalog.expire_videos(created_before, now).await?;
     if expired > 0 {
         tracing::info!(videos = expired, "waits for uploads ended");
     }
-    catalog.forget_expired_sessions(now).await?;
-    sweep_attempts(scheduler, now).await?;
-    sweep_unfinished(scheduler, now).await?;
-    show_depths(scheduler, now).await
+    Ok(())
+}
+
+/// What could not be removed is left for the next sweep, and nothing waits behind it.
+#[derive(Default)]
+struct Failures {
+    first: Option<RunError>,
+    names: HashSet<String>,
+}
+
+impl Failures {
+    fn note(&mut self, name: String, error: RunError) {
+        tracing::warn!(name, error = %format_args!("{error:#}"), "what is abandoned could not be removed");
+        self.names.insert(name);
+        self.first.get_or_insert(error);
+    }
+
+    /// So many fail only where the store itself does.
+    fn are_too_many(&self) -> bool {
+        self.names.len() >= FAILURES_MAX
+    }
+
+    fn into_result(self) -> Result<(), RunError> {
+        self.first.map_or(Ok(()), Err)
+    }
 }
 
 async fn sweep_attempts(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
     // A writer that lost its lease has stopped by the end of another.
     let grace_ms = scheduler.config.lease_ms();
+    let mut failures = Failures::default();
     loop {
-        let stale = scheduler.catalog.stale_attempts(now, grace_ms, ATTEMPTS_MAX).await?;
+        // Those that failed are listed again, so there must be room for others besides them.
+        let listed_max = ATTEMPTS_MAX + failures.names.len();
+        let stale = scheduler.catalog.stale_attempts(now, grace_ms, listed_max).await?;
         for &(video, attempt) in &stale {
-            remove_prefix(&*scheduler.store, &ObjectKey::attempt_prefix(video, attempt)).await?;
-            scheduler.catalog.forget_attempt(attempt).await?;
-            tracing::info!(video.id = %video, attempt.id = %attempt, "attempt swept");
+            let prefix = ObjectKey::attempt_prefix(video, attempt);
+            if failures.names.contains(&prefix) {
+                continue;
+            }
+            match sweep_attempt(scheduler, attempt, &prefix).await {
+                Ok(()) => tracing::info!(video.id = %video, attempt.id = %attempt, "attempt swept"),
+                Err(error) => failures.note(prefix, error),
+            }
         }
-        if stale.len() < ATTEMPTS_MAX {
-            return Ok(());
+        if stale.len() < listed_max || failures.are_too_many() {
+            return failures.into_result();
         }
     }
 }
 
+async fn sweep_attempt(scheduler: &Scheduler, attempt: AttemptId, prefix: &str) -> Result<(), RunError> {
+    remove_prefix(&*scheduler.store, prefix).await?;
+    scheduler.catalog.forget_attempt(attempt).await?;
+    Ok(())
+}
+
 async fn sweep_unfinished(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
-    let mut after = None;
-    loop {
-        let found = scheduler.store.list_unfinished(after.as_deref(), UNFINISHED_MAX).await?;
-        for unfinished in &found {
-            if !may_grow(scheduler, unfinished, now).await? {
-                scheduler.store.remove_unfinished(&unfinished.name).await?;
+    let store = &*scheduler.store;
+    let (mut pages, mut failures) = (Pages::default(), Failures::default());
+    while let Some(page) = pages.next(store).await? {
+        for unfinished in page {
+            if may_grow(scheduler, &unfinished, now).await? {
+                continue;
+            }
+            if let Err(error) = store.remove_unfinished(&unfinished.name).await {
+                failures.note(unfinished.name, error.into());
             }
         }
-        match found.last() {
-            Some(last) if found.len() == UNFINISHED_MAX => after = Some(last.name.clone()),
-            _ => return Ok(()),
+        if failures.are_too_many() {
+            break;
         }
     }
+    failures.into_result()
 }
 
 async fn may_grow(scheduler: &Scheduler, unfinished: &Unfinished, now: Timestamp) -> Result<bool, RunError> {
@@ -85,11 +139,6 @@ async fn may_grow(scheduler: &Scheduler, unfinished: &Unfinished, now: Timestamp
     };
     let attempt = scheduler.catalog.attempt(attempt).await?;
     Ok(attempt.is_some_and(|attempt| attempt.state == AttemptState::Open))
-}
-
-/// A store names what is unfinished after the key it will have: `videos`, the video, the attempt.
-fn attempt_of(name: &str) -> Option<AttemptId> {
-    name.split(['~', '/']).nth(2)?.parse().ok()
 }
 
 async fn show_depths(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
@@ -107,18 +156,4 @@ async fn show_depths(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunErr
             .set(age_ms as f64 / 1000.0);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use domain::IdParts;
-
-    #[test]
-    fn an_unfinished_name_tells_its_attempt() {
-        let id = AttemptId::from(IdParts { now: Timestamp::from_unix_ms(1), random: [1; 10] });
-        assert_eq!(attempt_of(&format!("videos~{id}~{id}~source~0")), Some(id));
-        assert_eq!(attempt_of(&format!("videos/{id}/{id}/source")), Some(id));
-        assert_eq!(attempt_of("probe~0"), None);
-    }
 }

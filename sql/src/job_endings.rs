@@ -21,10 +21,11 @@ const PIPELINE: [JobKind; 3] = [JobKind::Ingest, JobKind::Encode, JobKind::Assem
 impl Catalog {
     /// Gives a job back unharmed, as when a scheduler shuts down: the attempt does not count.
     pub async fn release_job(&self, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
-        self.give_back(lease, None, now, now).await
+        self.give_back(lease, None, now, None, now).await
     }
 
-    /// What the job needs is disturbed or full. That says nothing about the job, so the attempt does not count.
+    /// What the job needs is disturbed or full. That says nothing about the job, so the attempt does not count;
+    /// [`crate::Job::postponed_since`] tells how long that goes on.
     pub async fn postpone_job(
         &self,
         lease: &Lease,
@@ -32,7 +33,7 @@ impl Catalog {
         retry_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        self.give_back(lease, Some(error), retry_at, now).await
+        self.give_back(lease, Some(error), retry_at, Some(now), now).await
     }
 
     async fn give_back(
@@ -40,19 +41,21 @@ impl Catalog {
         lease: &Lease,
         error: Option<&str>,
         run_at: Timestamp,
+        postponed_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
         let mut tx = self.begin().await?;
         let given_back = sqlx::query(
             "-- jobs.give_back
              UPDATE jobs SET state = 'queued', token = token + 1, attempts = attempts - 1, worker = NULL,
-               lease_until = NULL, run_at = $3, error = $4
+               lease_until = NULL, run_at = $3, error = $4, postponed_since = coalesce(postponed_since, $5)
              WHERE id = $1 AND state = 'running' AND token = $2",
         )
         .bind(lease.job.id.to_string())
         .bind(lease.token)
         .bind(run_at.unix_ms())
         .bind(error.map(str::to_owned))
+        .bind(postponed_at.map(Timestamp::unix_ms))
         .execute(&mut *tx)
         .await?;
         held(given_back.rows_affected())?;
@@ -141,7 +144,7 @@ async fn fail(
     let failed = sqlx::query(
         "-- jobs.fail
          UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
-           token = token + 1, worker = NULL, lease_until = NULL,
+           token = token + 1, worker = NULL, lease_until = NULL, postponed_since = NULL,
            finished_at = CASE WHEN $3 = 1 THEN NULL ELSE $6 END
          WHERE id = $1 AND state = 'running' AND token = $2",
     )
@@ -240,7 +243,7 @@ async fn requeue(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<(), SqlError
     sqlx::query(
         "-- jobs.requeue
          UPDATE jobs SET state = 'queued', token = token + 1, attempts = 0, run_at = $2, error = NULL,
-           lease_until = NULL, finished_at = NULL, progress = 0.0
+           lease_until = NULL, finished_at = NULL, progress = 0.0, postponed_since = NULL
          WHERE id = $1 AND state = 'dead'",
     )
     .bind(job.to_string())
@@ -254,7 +257,7 @@ async fn revive_pipeline(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<
     sqlx::query(
         "-- jobs.revive_pipeline
          UPDATE jobs SET state = 'queued', token = token + 1, attempts = 0, run_at = $2, lease_until = NULL,
-           finished_at = NULL, progress = 0.0
+           finished_at = NULL, progress = 0.0, postponed_since = NULL
          WHERE video_id = $1 AND kind IN ('ingest', 'encode', 'assemble') AND state IN ('cancelled', 'dead')",
     )
     .bind(video.to_string())

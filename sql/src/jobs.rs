@@ -4,7 +4,7 @@ use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
 use sqlx::any::AnyRow;
 
 use crate::catalog::Tx;
-use crate::row::{instant, int, natural, parsed, text};
+use crate::row::{instant, instant_opt, int, natural, parsed, text};
 use crate::{Catalog, FencedError, SqlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Job {
     /// This run is the `attempt`-th, from 1.
     pub attempt: u32,
     pub created_at: Timestamp,
+    /// Since then every run found what it needs disturbed.
+    pub postponed_since: Option<Timestamp>,
 }
 
 /// The right to run a job until `lease_until`, under `token`.
@@ -274,7 +276,7 @@ async fn claim_kind(
            lease_until = $4, started_at = $2, progress = 0.0
          WHERE id IN (SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
                       ORDER BY run_at, id LIMIT $5)
-         RETURNING id, kind, video_id, payload, attempts, token, created_at",
+         RETURNING id, kind, video_id, payload, attempts, token, created_at, postponed_since",
     )
     .bind(kind.as_str())
     .bind(now.unix_ms())
@@ -297,6 +299,7 @@ fn lease(row: &AnyRow, lease_until: Timestamp) -> Result<Lease, SqlError> {
         payload: text(row, "payload")?,
         attempt: natural(row, "attempts")?,
         created_at: instant(row, "created_at")?,
+        postponed_since: instant_opt(row, "postponed_since")?,
     };
     Ok(Lease { job, token: int(row, "token")?, lease_until })
 }

@@ -12,8 +12,10 @@ use crate::workplace::Run;
 
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
-    let source = run.source().await?;
     scheduler.catalog.start_processing(lease, scheduler.now()).await?;
+    // Read after that: the place of a cover that is chosen before is ours to take, one chosen later has a job of
+    // its own.
+    let source = run.source().await?;
     let place = run.begin().await?;
     let task = Task::Ingest {
         input: place.fetch_source(&source).await?,

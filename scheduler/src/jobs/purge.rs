@@ -1,11 +1,13 @@
 //! Remove every object of a deleted video, and write the receipt.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use domain::ObjectKey;
 use store::{Store, StoreError};
 
 use crate::failure::RunError;
+use crate::unfinished::{Pages, video_of};
 use crate::workplace::Run;
 
 /// Objects of one batch; S3 takes as many in one call.
@@ -19,9 +21,10 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
     let deletion = scheduler.catalog.start_purge(lease, scheduler.now()).await?;
     sweep(run).await?;
-    if wait_for_writers(run).await? {
-        sweep(run).await?;
-    }
+    wait_for_writers(run).await?;
+    remove_unfinished(run).await?;
+    // What came since the first sweep, also from a writer that stopped before the wait began.
+    sweep(run).await?;
     check_empty(run).await?;
     let swept_at = scheduler.now();
     scheduler.catalog.finish_purge(lease, swept_at, swept_at).await?;
@@ -29,8 +32,8 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Returns once nobody writes any more. `false`: nobody did.
-async fn wait_for_writers(run: &Run<'_>) -> Result<bool, RunError> {
+/// Returns once nobody writes any more.
+async fn wait_for_writers(run: &Run<'_>) -> Result<(), RunError> {
     let (catalog, video) = (&run.scheduler.catalog, run.lease.job.video);
     let mut waited = false;
     while catalog.writers_until(video, run.scheduler.now()).await?.is_some() {
@@ -40,19 +43,35 @@ async fn wait_for_writers(run: &Run<'_>) -> Result<bool, RunError> {
     if waited {
         tokio::time::sleep(WRITERS_GRACE).await;
     }
-    Ok(waited)
+    Ok(())
 }
 
-/// Batch by batch, each counted for the receipt once it is gone.
+/// Nobody is left who could finish it.
+async fn remove_unfinished(run: &Run<'_>) -> Result<(), RunError> {
+    let store = &*run.scheduler.store;
+    let mut pages = Pages::default();
+    while let Some(page) = pages.next(store).await? {
+        for unfinished in page {
+            if video_of(&unfinished.name) == Some(run.lease.job.video) {
+                store.remove_unfinished(&unfinished.name).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Batch by batch, each counted for the receipt once it is gone, also where a part of it stays.
 async fn sweep(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
     let prefix = ObjectKey::video_prefix(lease.job.video);
     loop {
         let removed = remove_batch(&*scheduler.store, &prefix).await?;
-        if removed.objects == 0 {
+        if removed.objects > 0 {
+            scheduler.catalog.note_purged(lease, removed.objects, removed.bytes).await?;
+        }
+        if removed.is_all()? {
             return Ok(());
         }
-        scheduler.catalog.note_purged(lease, removed.objects, removed.bytes).await?;
     }
 }
 
@@ -66,27 +85,46 @@ async fn check_empty(run: &Run<'_>) -> Result<(), RunError> {
     Err(RunError::failed(format_args!("`{}` appeared after the last sweep", left.objects[0].0)))
 }
 
+/// What became of a batch.
+#[derive(Default)]
 struct Removed {
     objects: u64,
     bytes: u64,
+    /// What is left is listed again by the next attempt.
+    error: Option<StoreError>,
+}
+
+impl Removed {
+    /// There was nothing left to remove.
+    fn is_all(self) -> Result<bool, StoreError> {
+        self.error.map_or(Ok(self.objects == 0), Err)
+    }
 }
 
 /// Removes everything under a prefix.
 pub async fn remove_prefix(store: &dyn Store, prefix: &str) -> Result<(), StoreError> {
-    while remove_batch(store, prefix).await?.objects > 0 {}
+    while !remove_batch(store, prefix).await?.is_all()? {}
     Ok(())
 }
 
 async fn remove_batch(store: &dyn Store, prefix: &str) -> Result<Removed, StoreError> {
     let page = store.list(prefix, None, BATCH_OBJECTS_MAX).await?;
-    let bytes = page.objects.iter().map(|(_, bytes)| bytes).sum();
-    let paths: Vec<String> = page.objects.into_iter().map(|(path, _)| path).collect();
+    let lengths: HashMap<&str, u64> = page.objects.iter().map(|(path, bytes)| (&**path, *bytes)).collect();
+    let paths: Vec<String> = page.objects.iter().map(|(path, _)| path.clone()).collect();
+    let mut removed = Removed::default();
     if paths.is_empty() {
-        return Ok(Removed { objects: 0, bytes: 0 });
+        return Ok(removed);
     }
-    for (_, result) in store.delete(&paths).await {
-        // What is left is listed again by the next attempt.
-        result?;
+    for (path, result) in store.delete(&paths).await {
+        match result {
+            Ok(()) => {
+                removed.objects += 1;
+                removed.bytes += lengths.get(&*path).copied().unwrap_or(0);
+            }
+            Err(error) => {
+                removed.error.get_or_insert(error);
+            }
+        }
     }
-    Ok(Removed { objects: paths.len() as u64, bytes })
+    Ok(removed)
 }

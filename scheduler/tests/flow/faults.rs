@@ -109,3 +109,25 @@ async fn bad_weather_in_the_store_costs_no_attempt() {
     let jobs = world.catalog.jobs(None, None, None, 10).await.unwrap();
     assert!(jobs.iter().all(|job| job.attempts == 1), "{jobs:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disturbance_that_stays_ends_the_job_which_can_be_called_back() {
+    let mut world = World::new().await;
+    let memory = Memory::new();
+    world.store = std::sync::Arc::new(memory.clone());
+    let video = world.upload("").await;
+    let weather = Weather { fails_before: 1.0, ..Weather::default() };
+    world.store = std::sync::Arc::new(Faulty::new(memory.clone(), 7, weather));
+    world.config.postponed_ms_max = 200;
+    let at_work = world.start();
+    world.until(video, VideoState::Failed).await;
+    at_work.stop().await;
+    let dead = world.catalog.jobs(None, Some(JobState::Dead), None, 10).await.unwrap();
+    assert_eq!(dead[0].attempts, 1, "what came before did not count: {dead:?}");
+    world.catalog.retry_job(dead[0].id, world.clock.now()).await.unwrap();
+    world.store = std::sync::Arc::new(memory);
+    let at_work = world.start();
+    world.until(video, VideoState::Ready).await;
+    at_work.stop().await;
+    world.check().await;
+}

@@ -5,5 +5,6 @@ mod faults;
 mod http;
 mod pipeline;
 mod purge;
+mod stubborn;
 mod sweep;
 mod world;

@@ -118,6 +118,25 @@ async fn a_released_job_loses_no_attempt_and_a_failed_one_waits() {
 }
 
 #[tokio::test]
+async fn a_postponed_job_tells_since_when_until_it_fails_otherwise() {
+    let mut world = World::new().await;
+    world.uploaded().await;
+    let first = world.now;
+    for _ in 0..3 {
+        let lease = world.claim(JobKind::Ingest).await;
+        world.catalog.postpone_job(&lease, "full disk", world.now, world.now).await.unwrap();
+        world.advance_ms(1000);
+    }
+    let lease = world.claim(JobKind::Ingest).await;
+    assert_eq!(lease.job.postponed_since, Some(first));
+    world.catalog.release_job(&lease, world.now).await.unwrap();
+    let lease = world.claim(JobKind::Ingest).await;
+    assert_eq!(lease.job.postponed_since, Some(first), "a shutdown tells nothing about the disturbance");
+    world.catalog.fail_job(&lease, "bad luck", Some(world.now), world.now).await.unwrap();
+    assert_eq!(world.claim(JobKind::Ingest).await.job.postponed_since, None);
+}
+
+#[tokio::test]
 async fn a_refused_file_is_not_tried_again() {
     let mut world = World::new().await;
     let video = world.uploaded().await;
