@@ -101,11 +101,11 @@ pub(crate) async fn update(
 ) -> Result<Json<view::User>, Problem> {
     api.require_self(id, &caller).await?;
     let new_password = body.password.is_some();
-    let patch = api.user_patch(id, body).await?;
+    let patch = api.user_patch(id, &caller, body).await?;
     match api.catalog.update_user(id, &patch, api.now()).await.or_problem()? {
         UpdateUser::Updated(user) => {
             if new_password {
-                api.end_sessions(id, &caller).await?;
+                api.tokens.forget_all();
             }
             Ok(Json(view::User::own(user)))
         }
@@ -172,7 +172,7 @@ impl Api {
         })
     }
 
-    async fn user_patch(&self, id: UserId, body: Update) -> Result<UserPatch, Problem> {
+    async fn user_patch(&self, id: UserId, caller: &Caller, body: Update) -> Result<UserPatch, Problem> {
         let mut fields = Fields::default();
         let display_name = fields.take_optional("display_name", body.display_name, input::display_name);
         let bio = fields.take_optional("bio", body.bio, input::bio);
@@ -206,7 +206,11 @@ impl Api {
             }
             None => None,
         };
-        Ok(UserPatch { display_name, bio, email, phone, date_of_birth, password_hash })
+        let session_kept = match caller {
+            Caller::User { session, .. } => Some(*session),
+            _ => None,
+        };
+        Ok(UserPatch { display_name, bio, email, phone, date_of_birth, password_hash, session_kept })
     }
 
     async fn check_password(&self, id: UserId, current: String) -> Result<(), Problem> {
@@ -226,17 +230,6 @@ impl Api {
         }
         self.catalog.user(id).await.or_problem()?.ok_or_else(Problem::not_found)?;
         Err(Problem::forbidden("This is somebody else's account."))
-    }
-
-    /// All but the one that asks: whoever knew the old password is out.
-    async fn end_sessions(&self, id: UserId, caller: &Caller) -> Result<(), Problem> {
-        let this = match caller {
-            Caller::User { session, .. } => Some(*session),
-            _ => None,
-        };
-        self.catalog.revoke_sessions_of(id, this, self.now()).await.or_problem()?;
-        self.tokens.forget_all();
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use domain::{SessionId, Timestamp, UserId};
 
+use crate::catalog::Tx;
 use crate::{Catalog, SqlError};
 
 #[derive(Debug, Clone, Copy)]
@@ -53,26 +54,6 @@ impl Catalog {
         Ok(revoked.rows_affected() > 0)
     }
 
-    /// All sessions of a user but one, as after a change of password. Returns how many ended.
-    pub async fn revoke_sessions_of(
-        &self,
-        user: UserId,
-        except: Option<SessionId>,
-        now: Timestamp,
-    ) -> Result<u64, SqlError> {
-        let revoked = sqlx::query(
-            "-- sessions.revoke_all
-             UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL",
-        )
-        .bind(user.to_string())
-        // No id is empty.
-        .bind(except.map(|id| id.to_string()).unwrap_or_default())
-        .bind(now.unix_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(revoked.rows_affected())
-    }
-
     /// Removes rows that can never be alive again. Returns how many.
     pub async fn forget_expired_sessions(&self, now: Timestamp) -> Result<u64, SqlError> {
         let removed = sqlx::query("-- sessions.forget_expired\nDELETE FROM sessions WHERE expires_at <= $1")
@@ -81,4 +62,24 @@ impl Catalog {
             .await?;
         Ok(removed.rows_affected())
     }
+}
+
+/// Ends every session of the user but one.
+pub(crate) async fn revoke_others(
+    tx: &mut Tx,
+    user: UserId,
+    except: Option<SessionId>,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- sessions.revoke_others
+         UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL",
+    )
+    .bind(user.to_string())
+    // No id is empty.
+    .bind(except.map(|id| id.to_string()).unwrap_or_default())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! People.
 
-use domain::{IdParts, Role, Timestamp, UserId, Username, VideoId};
+use domain::{IdParts, Role, SessionId, Timestamp, UserId, Username, VideoId};
 use sqlx::any::AnyRow;
 
 use crate::catalog::Tx;
 use crate::deletions::NewDeletion;
 use crate::row::{instant, parsed, text, text_opt};
-use crate::{Catalog, SqlError};
+use crate::{Catalog, SqlError, sessions};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -42,6 +42,8 @@ pub struct UserPatch {
     pub phone: Option<Option<String>>,
     pub date_of_birth: Option<Option<String>>,
     pub password_hash: Option<String>,
+    /// With a new password all sessions end but this one: whoever knew the old password is out.
+    pub session_kept: Option<SessionId>,
 }
 
 /// What a login is checked against.
@@ -148,6 +150,9 @@ impl Catalog {
         .await?;
         let Some(row) = row else { return Ok(UpdateUser::NotFound) };
         let updated = user(&row)?;
+        if patch.password_hash.is_some() {
+            sessions::revoke_others(&mut tx, id, patch.session_kept, now).await?;
+        }
         tx.commit().await?;
         Ok(UpdateUser::Updated(updated))
     }
