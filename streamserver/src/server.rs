@@ -70,9 +70,9 @@ impl StreamServer {
     /// Breaks off a body that still flows when its video is deleted: a slow reader must not keep it alive. Asks
     /// the short cache before each block.
     fn while_there(&self, video: VideoId, caller: &Caller, body: Body) -> Body {
-        let (watch, caller) = (self.watch.clone(), caller.clone());
+        let (watch, caller) = (self.watch.clone(), *caller);
         Body::from_stream(body.into_data_stream().then(move |block| {
-            let (watch, caller) = (watch.clone(), caller.clone());
+            let watch = watch.clone();
             async move {
                 match watch.watchable(video, &caller).await {
                     Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(Gone.into()),

@@ -76,13 +76,16 @@ fn no_picture(read: &Reading, declared_s: Option<f64>) -> TaskError {
     TaskError::rejected(MediaProblem::Unreadable, detail)
 }
 
+/// A stream's index and what its header says.
+type Track = (usize, StreamHeader);
+
 /// The audio track, and its decoder. A described track that no decoder takes is damage to refuse; one that
 /// describes nothing is left out.
 fn usable_audio(
     input: &Input,
     chosen: &Chosen,
     warnings: &mut Vec<String>,
-) -> Result<Option<((usize, StreamHeader), Decoder)>, TaskError> {
+) -> Result<Option<(Track, Decoder)>, TaskError> {
     let Some((index, header)) = chosen.audio.clone() else { return Ok(None) };
     if header.sample_rate == 0 || header.channels == 0 {
         warnings.push("The sound was left out: its track names no sample rate or no channels.".to_owned());
@@ -99,7 +102,7 @@ fn usable_audio(
 /// FFmpeg leaves priming out of a stream's start time.
 fn heard(
     input: &Input,
-    (index, header): (usize, StreamHeader),
+    (index, header): Track,
     read: &AudioRead,
     warnings: &mut Vec<String>,
 ) -> Option<Sound> {

@@ -69,7 +69,7 @@ async fn sweep(run: &Run<'_>) -> Result<(), RunError> {
         if removed.objects > 0 {
             scheduler.catalog.note_purged(lease, removed.objects, removed.bytes).await?;
         }
-        if removed.is_all()? {
+        if removed.into_nothing_left()? {
             return Ok(());
         }
     }
@@ -96,14 +96,14 @@ struct Removed {
 
 impl Removed {
     /// There was nothing left to remove.
-    fn is_all(self) -> Result<bool, StoreError> {
+    fn into_nothing_left(self) -> Result<bool, StoreError> {
         self.error.map_or(Ok(self.objects == 0), Err)
     }
 }
 
 /// Removes everything under a prefix.
 pub async fn remove_prefix(store: &dyn Store, prefix: &str) -> Result<(), StoreError> {
-    while !remove_batch(store, prefix).await?.is_all()? {}
+    while !remove_batch(store, prefix).await?.into_nothing_left()? {}
     Ok(())
 }
 
