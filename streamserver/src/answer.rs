@@ -110,8 +110,12 @@ pub async fn layout(
     // The place is taken for as long as the bytes flow.
     *response.body_mut() = Body::from_stream(stream.inspect_err(move |error| {
         let _taken = &permit;
-        // The client sees the connection break; why, only the log can say.
-        tracing::error!(%error, source = error.source().map(tracing::field::display), "a stream broke off");
+        match error {
+            // Its video was deleted meanwhile; were it not, the next request would say so.
+            StoreError::NotFound => tracing::debug!("a stream broke off: its object is gone"),
+            // The client sees the connection break; why, only the log can say.
+            _ => tracing::error!(%error, source = error.source().map(tracing::field::display), "a stream broke off"),
+        }
     }));
     Ok(response)
 }

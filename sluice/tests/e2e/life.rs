@@ -60,9 +60,7 @@ async fn from_the_upload_to_the_receipt() {
         format!("/stream/videos/{id}/cover.jpg"),
         segment,
     ] {
-        while anyone.get(&path).await.status != 404 {
-            assert!(asked.elapsed() < Duration::from_secs(1), "{path} is still there a second later");
-        }
+        anyone.until_gone(&path, asked).await;
     }
     assert_eq!(anyone.get("/api/videos").await.json()["items"], json!([]));
 

@@ -42,9 +42,7 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
     alice.delete(&format!("/api/videos/{id}")).await.expect(204);
     let deletions = root.get("/scheduler/deletions").await.expect(200).json();
     let path = format!("/scheduler/deletions/{}", deletions["items"][0]["id"].as_str().unwrap());
-    while watcher.get(&url).await.status != 404 {
-        assert!(asked.elapsed().as_millis() < 1000, "still watchable a second after the deletion");
-    }
+    watcher.until_gone(&url, asked).await;
     while root.get(&path).await.json()["state"] != "done" {
         assert!(asked.elapsed().as_secs() < 60, "{:#}", root.get(&path).await.json());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -120,6 +120,18 @@ impl Persona {
         self.send(self.request(Method::GET, path)).await
     }
 
+    /// Asks until the answer is 404, at most until a second after `since`. Meanwhile an answer may also break off:
+    /// what is being deleted is not sent to its end.
+    pub async fn until_gone(&self, path: &str, since: Instant) {
+        loop {
+            let answer = self.try_send(self.request(Method::GET, path)).await;
+            if answer.is_ok_and(|answer| answer.status == 404) {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(1), "{path} is still there a second later");
+        }
+    }
+
     pub async fn get_range(&self, path: &str, range: &str) -> Answer {
         self.send(self.request(Method::GET, path).header("Range", range)).await
     }
