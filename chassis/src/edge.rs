@@ -91,14 +91,29 @@ async fn attend(State(edge): State<Edge>, mut request: Request, next: Next) -> R
         request.extensions_mut().insert(client);
     }
     let seen = Seen::of(&request, client);
+    let large_body = has_large_body(request.headers());
     let mut response = id.clone().scope(next.run(request)).await;
+    let refused = response.status().is_client_error() || response.status().is_server_error();
     let headers = response.headers_mut();
     let value =
         HeaderValue::from_str(id.as_str()).expect("request ids are made of letters, digits and . _ -");
     headers.insert(request_id::HEADER, value);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if refused && large_body {
+        // The rest of the body is not read, so the connection ends; a client that is not told would send its next
+        // request into it.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     seen.answered(&id, response.status(), started);
     response
+}
+
+/// More than hyper reads away by itself once an answer was given.
+fn has_large_body(headers: &HeaderMap) -> bool {
+    const SMALL_BYTES: u64 = 8 * 1024;
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    declared.map_or(headers.contains_key(header::TRANSFER_ENCODING), |bytes| bytes > SMALL_BYTES)
 }
 
 /// What the access log and the metrics say about a request. Never the query: it may hold a signature.
