@@ -18,4 +18,4 @@ mod view;
 
 pub use api::{Api, Deps};
 pub use docs::docs;
-pub use run::{run, tokens};
+pub use run::run;

@@ -1,11 +1,10 @@
 //! The service as a process of its own.
 
-use std::sync::Arc;
-
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, Problem, Settings, SigningKey, Tokens, password, shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, Problem, Settings, SigningKey, Tokens, ops, password,
+    shutdown,
 };
 use sql::Catalog;
 
@@ -22,9 +21,9 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         Failure::cannot_create(format!("{} cannot be made: {error}", settings.data_dir.display()))
     })?;
     let signing_key = SigningKey::of(&settings, &ids)?;
-    let catalog = open_catalog(&settings).await?;
+    let catalog = Catalog::open(&settings.database_place()).await?;
     let deps = Deps {
-        tokens: tokens(&catalog, &signing_key, &clock),
+        tokens: Tokens::new(signing_key.verifying(), clock.clone(), catalog.session_lookup()),
         catalog: catalog.clone(),
         signing_key,
         clock,
@@ -49,29 +48,5 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
 
 /// What has to answer before the service is ready.
 pub fn checks(catalog: &Catalog) -> Vec<(&'static str, Check)> {
-    let catalog = catalog.clone();
-    let ping: Check = Arc::new(move || {
-        let catalog = catalog.clone();
-        Box::pin(async move { catalog.ping().await.map_err(|error| error.to_string()) })
-    });
-    vec![("database", ping)]
-}
-
-pub fn tokens(catalog: &Catalog, key: &SigningKey, clock: &Clock) -> Tokens {
-    let (catalog, now) = (catalog.clone(), clock.clone());
-    let alive = move |session| {
-        let (catalog, now) = (catalog.clone(), now.clone());
-        let looked_up = async move { catalog.session_alive(session, now.now()).await.map_err(Into::into) };
-        Box::pin(looked_up) as futures::future::BoxFuture<'static, _>
-    };
-    Tokens::new(key.verifying(), clock.clone(), Arc::new(alive))
-}
-
-async fn open_catalog(settings: &Settings) -> Result<Catalog, Failure> {
-    let url = settings.database_url.clone();
-    let url = url.unwrap_or_else(|| Catalog::sqlite_url(&settings.database_file()));
-    Catalog::open(&url).await.map_err(|error| {
-        let origin = settings.origin("database_url");
-        Failure::unavailable(format!("the database (from {origin}) cannot be opened: {error}"))
-    })
+    vec![ops::check("database", catalog.pinger())]
 }

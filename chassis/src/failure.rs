@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use domain::{StartError, StartFault};
+
 use crate::{HostError, KeyError, SettingsError};
 
 #[derive(Debug)]
@@ -42,6 +44,17 @@ impl Failure {
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         Failure::unavailable(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let exit_code = match error.fault {
+            StartFault::Unavailable => 69,
+            StartFault::CannotCreate => 73,
+            StartFault::Settings => SettingsError::EXIT_CODE,
+        };
+        Failure { exit_code, text: error.text }
     }
 }
 

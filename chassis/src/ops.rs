@@ -21,6 +21,19 @@ use crate::{Limits, serve};
 /// Whether something that the process needs answers; the error is one line for the operator.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// A named [`Check`] of whatever can be asked.
+pub fn check<F, E>(name: &'static str, ask: impl Fn() -> F + Send + Sync + 'static) -> (&'static str, Check)
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::fmt::Display,
+{
+    let check: Check = Arc::new(move || {
+        let asked = ask();
+        Box::pin(async move { asked.await.map_err(|error| error.to_string()) })
+    });
+    (name, check)
+}
+
 const CHECK_MAX: Duration = Duration::from_secs(2);
 const UPKEEP: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 64;

@@ -11,6 +11,7 @@ mod index;
 mod job;
 mod ladder;
 mod object_key;
+mod place;
 pub mod task;
 mod timestamp;
 mod video;
@@ -25,6 +26,7 @@ pub use index::{Fragment, Layout, Piece, RenditionIndex, TrackIndex};
 pub use job::{JobKind, JobState, retry_delay_ms};
 pub use ladder::{Rung, Size, ladder};
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
+pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use video::{MediaProblem, RenditionName, RenditionState, VideoState, Visibility};
 

@@ -50,7 +50,7 @@ impl Banner<'_> {
             "  data {} ({free} free) · db {} · store {} · max upload {} GiB",
             settings.data_dir.display(),
             if settings.database_url.is_some() { "DATABASE_URL" } else { "sqlite" },
-            settings.store.as_deref().unwrap_or("disk"),
+            settings.store,
             settings.limits.upload_bytes_max >> 30,
         );
         let _ = writeln!(text, "  Try:  make demo       (three sample videos, made here)\n");

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chassis::ops::Check;
-use chassis::{Failure, Settings};
-use futures::FutureExt;
+use chassis::{Failure, Settings, ops};
 use sql::Catalog;
-use store::{Disk, Store};
+use store::Store;
 
 /// What everything else stands on.
 pub struct Embedded {
@@ -19,35 +18,14 @@ impl Embedded {
     /// Makes what is missing; brings the schema up to date.
     pub async fn open(settings: &Settings) -> Result<Embedded, Failure> {
         make_writable(&settings.data_dir)?;
-        let url = settings.database_url.clone();
-        let url = url.unwrap_or_else(|| Catalog::sqlite_url(&settings.database_file()));
-        let catalog = Catalog::open(&url).await.map_err(|error| {
-            Failure::unavailable(format!(
-                "The database cannot be opened: {error}. See SLUICE_DATA_DIR and DATABASE_URL."
-            ))
-        })?;
-        let folder = settings.objects_dir();
-        let store = Disk::open(&folder).map_err(|error| {
-            Failure::cannot_create(format!(
-                "Objects cannot be kept in {}: {error}. See SLUICE_STORE.",
-                folder.display()
-            ))
-        })?;
-        Ok(Embedded { catalog, store: Arc::new(store) })
+        let catalog = Catalog::open(&settings.database_place()).await?;
+        let store = store::open(&settings.store_place()).await?;
+        Ok(Embedded { catalog, store })
     }
 
     /// What has to answer before we are ready.
     pub fn checks(&self) -> Vec<(&'static str, Check)> {
-        let (catalog, store) = (self.catalog.clone(), self.store.clone());
-        let database: Check = Arc::new(move || {
-            let catalog = catalog.clone();
-            async move { catalog.ping().await.map_err(|error| error.to_string()) }.boxed()
-        });
-        let store: Check = Arc::new(move || {
-            let store = store.clone();
-            async move { store.probe().await.map_err(|error| error.to_string()) }.boxed()
-        });
-        vec![("database", database), ("store", store)]
+        vec![ops::check("database", self.catalog.pinger()), ops::check("store", store::prober(&self.store))]
     }
 }
 

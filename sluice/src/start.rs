@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chassis::telemetry::{self, Metrics};
-use chassis::{Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, SigningKey, password, shutdown};
+use chassis::{
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, SigningKey, Tokens, password, shutdown,
+};
 use scheduler::{Scheduler, Transcoder};
 use streamserver::StreamServer;
 use tokio::sync::Notify;
@@ -25,7 +27,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     let embedded = Embedded::open(&settings).await?;
     let (clock, ids) = (Clock::system(), Ids::system());
     let signing_key = SigningKey::of(&settings, &ids)?;
-    let tokens = api::tokens(&embedded.catalog, &signing_key, &clock);
+    let tokens = Tokens::new(signing_key.verifying(), clock.clone(), embedded.catalog.session_lookup());
     password::warm_up();
 
     let api = api::Api::new(

@@ -1,8 +1,10 @@
 //! The door to the database.
 
-use std::path::Path;
 use std::time::Duration;
 
+use domain::{DatabasePlace, SessionId, StartError, Timestamp};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Any, AnyPool, Executor, Transaction};
@@ -28,21 +30,48 @@ pub(crate) type Tx = Transaction<'static, Any>;
 
 impl Catalog {
     /// Connects, and brings the schema up to date.
-    pub async fn open(database_url: &str) -> Result<Catalog, SqlError> {
+    pub async fn open(place: &DatabasePlace) -> Result<Catalog, StartError> {
+        Catalog::connect(place).await.map_err(|error| {
+            let text = format!(
+                "The database ({}) cannot be opened: {error}. See DATABASE_URL and SLUICE_DATA_DIR.",
+                place.origin
+            );
+            match error {
+                SqlError::NewerSchema { .. } | SqlError::UnknownDatabase { .. } => StartError::settings(text),
+                _ => StartError::unavailable(text),
+            }
+        })
+    }
+
+    async fn connect(place: &DatabasePlace) -> Result<Catalog, SqlError> {
         sqlx::any::install_default_drivers();
-        let dialect = Dialect::of(database_url)?;
-        let url = dialect.connect_url(database_url);
+        let dialect = Dialect::of(&place.url)?;
+        let url = dialect.connect_url(&place.url);
         let writer = pool(dialect, Role::Writer, dialect.writers_max(), &url).await?;
         MIGRATOR.run(&writer).await.map_err(migration_error)?;
         let readers = pool(dialect, Role::Reader, dialect.readers_max(), &url).await?;
         Ok(Catalog { readers, writer, dialect })
     }
 
-    /// The address of a SQLite file.
-    pub fn sqlite_url(file: &Path) -> String {
-        // Only these three have a meaning of their own in such an address.
-        let path = file.to_string_lossy().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
-        format!("sqlite://{path}")
+    /// [`Catalog::ping`], again and again.
+    pub fn pinger(&self) -> impl Fn() -> BoxFuture<'static, Result<(), SqlError>> + Send + Sync + 'static {
+        let catalog = self.clone();
+        move || {
+            let catalog = catalog.clone();
+            async move { catalog.ping().await }.boxed()
+        }
+    }
+
+    /// [`Catalog::session_alive`], for whoever knows tokens and no rows.
+    pub fn session_lookup(
+        &self,
+    ) -> impl Fn(SessionId, Timestamp) -> BoxFuture<'static, Result<bool, SqlError>> + Send + Sync + 'static
+    {
+        let catalog = self.clone();
+        move |session, now| {
+            let catalog = catalog.clone();
+            async move { catalog.session_alive(session, now).await }.boxed()
+        }
     }
 
     /// Whether both reading and writing are answered.

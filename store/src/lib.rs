@@ -13,10 +13,13 @@ mod memory;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{ObjectKey, Timestamp};
+use domain::{ObjectKey, StartError, StorePlace, Timestamp};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use checksum::Crc64Nvme;
@@ -33,6 +36,33 @@ pub const WRITE_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The bytes of an object, in order.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// Opens the store that the settings name, and finds out whether it can be used.
+pub async fn open(place: &StorePlace) -> Result<Arc<dyn Store>, StartError> {
+    match place {
+        StorePlace::Disk { folder } => {
+            let disk = Disk::open(folder).map_err(|error| {
+                StartError::cannot_create(format!(
+                    "Objects cannot be kept in {}: {error}. See SLUICE_STORE.",
+                    folder.display()
+                ))
+            })?;
+            Ok(Arc::new(disk))
+        }
+        StorePlace::S3(_) => Err(StartError::settings("S3 is not there yet.")),
+    }
+}
+
+/// [`Store::probe`], again and again.
+pub fn prober(
+    store: &Arc<dyn Store>,
+) -> impl Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync + 'static {
+    let store = store.clone();
+    move || {
+        let store = store.clone();
+        async move { store.probe().await }.boxed()
+    }
+}
 
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

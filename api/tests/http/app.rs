@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{Api, Deps, docs};
 use chassis::{Clock, Edge, EdgeConfig, Ids, ServiceName, Settings, SigningKey, Tokens, serve};
-use domain::Timestamp;
+use domain::{DatabasePlace, Timestamp};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sql::Catalog;
@@ -51,7 +51,7 @@ impl App {
         let folder = tempfile::tempdir().unwrap();
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings = Settings::load(ServiceName::AllInOne, None, env).unwrap();
-        let catalog = Catalog::open(&Catalog::sqlite_url(&folder.path().join("sluice.db"))).await.unwrap();
+        let catalog = Catalog::open(&DatabasePlace::sqlite(&folder.path().join("sluice.db"))).await.unwrap();
         let clock = Clock::manual(Timestamp::from_unix_ms(1_790_000_000_000));
         let ids = Ids::seeded(7);
         let signing_key = SigningKey::generate(&ids).unwrap();
@@ -59,7 +59,7 @@ impl App {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let deps = Deps {
-            tokens: tokens(&catalog, &signing_key, &clock),
+            tokens: Tokens::new(signing_key.verifying(), clock.clone(), catalog.session_lookup()),
             catalog: catalog.clone(),
             signing_key,
             clock: clock.clone(),
@@ -111,15 +111,6 @@ impl App {
     pub fn unknown_id(&self) -> domain::VideoId {
         self.ids.next(self.clock.now())
     }
-}
-
-fn tokens(catalog: &Catalog, key: &SigningKey, clock: &Clock) -> Tokens {
-    let (catalog, now) = (catalog.clone(), clock.clone());
-    let lookup: chassis::auth::SessionLookup = Arc::new(move |session| {
-        let (catalog, now) = (catalog.clone(), now.clone());
-        Box::pin(async move { catalog.session_alive(session, now.now()).await.map_err(Into::into) })
-    });
-    Tokens::new(key.verifying(), clock.clone(), lookup)
 }
 
 impl Persona {

@@ -8,4 +8,4 @@ mod tokens;
 pub use caller::Caller;
 pub use keys::{KeyError, SigningKey, UploadToken, VerifyingKey};
 pub use policy::Policy;
-pub use tokens::{SessionLookup, Tokens};
+pub use tokens::Tokens;

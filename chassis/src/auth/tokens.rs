@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Role, SessionId};
+use domain::{Role, SessionId, Timestamp};
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -16,7 +16,8 @@ use crate::problem::Source;
 use crate::{Clock, Problem};
 
 /// Asks the database whether a session is still alive.
-pub type SessionLookup = Arc<dyn Fn(SessionId) -> BoxFuture<'static, Result<bool, Source>> + Send + Sync>;
+type SessionLookup =
+    Arc<dyn Fn(SessionId, Timestamp) -> BoxFuture<'static, Result<bool, Source>> + Send + Sync>;
 
 /// A revoked session is dead on every service within a second: half of it is spent here.
 const SESSION_CACHE: Duration = Duration::from_millis(500);
@@ -35,7 +36,20 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn new(key: VerifyingKey, clock: Clock, lookup: SessionLookup) -> Self {
+    /// `lookup` asks the database whether a session is still alive.
+    pub fn new<F, E>(
+        key: VerifyingKey,
+        clock: Clock,
+        lookup: impl Fn(SessionId, Timestamp) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<bool, E>> + Send + 'static,
+        E: Into<Source>,
+    {
+        let lookup: SessionLookup = Arc::new(move |session, now| {
+            let asked = lookup(session, now);
+            Box::pin(async move { asked.await.map_err(Into::into) })
+        });
         let alive = Cache::builder().max_capacity(SESSIONS_CACHED_MAX).time_to_live(SESSION_CACHE).build();
         Tokens { key, clock, lookup, alive }
     }
@@ -83,7 +97,7 @@ impl Tokens {
     }
 
     async fn is_alive(&self, session: SessionId) -> Result<bool, Problem> {
-        let looked_up = self.alive.try_get_with(session, (self.lookup)(session)).await;
+        let looked_up = self.alive.try_get_with(session, (self.lookup)(session, self.clock.now())).await;
         looked_up.map_err(|error: Arc<Source>| Problem::unavailable(1).with_source(error.to_string()))
     }
 
@@ -124,7 +138,7 @@ fn ended() -> Problem {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use domain::{Timestamp, UserId, VideoId};
+    use domain::{UserId, VideoId};
 
     use super::*;
     use crate::{Ids, SigningKey};
@@ -142,10 +156,10 @@ mod tests {
         let key = SigningKey::generate(&ids).unwrap();
         let alive = Arc::new(AtomicBool::new(true));
         let answer = alive.clone();
-        let lookup: SessionLookup = Arc::new(move |_| {
+        let lookup = move |_, _| {
             let alive = answer.load(Ordering::SeqCst);
-            Box::pin(async move { Ok(alive) })
-        });
+            async move { Ok::<_, Source>(alive) }
+        };
         let tokens = Tokens::new(key.verifying(), clock.clone(), lookup);
         Room { key, clock, ids, alive, tokens }
     }

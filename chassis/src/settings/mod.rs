@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use domain::JobKind;
+use domain::{DatabasePlace, JobKind, S3Place, StorePlace};
 
 use crate::Network;
 
@@ -92,7 +92,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub database_url: Option<String>,
     pub database_read_url: Option<String>,
-    pub store: Option<String>,
+    pub store: StoreAddress,
+    pub redis_url: Option<String>,
     pub admin_username: Option<String>,
     pub admin_password: Option<String>,
     pub signing_key: Option<String>,
@@ -110,6 +111,8 @@ pub struct Settings {
     pub media: Media,
     pub encode: Encode,
     pub jobs: Jobs,
+    pub database: Database,
+    pub s3: S3,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -174,6 +177,44 @@ pub struct Jobs {
     pub sweep_s: u64,
 }
 
+/// Bounds that only PostgreSQL knows.
+#[derive(Debug, Clone, Default)]
+pub struct Database {
+    pub connections_max: u32,
+    pub statement_s_max: u64,
+    pub idle_in_transaction_s_max: u64,
+    pub migrate: bool,
+}
+
+/// How objects get to S3; where it is stands in `store` and in the `AWS_*` variables.
+#[derive(Debug, Clone, Default)]
+pub struct S3 {
+    /// `None`: yes where an endpoint is set.
+    pub force_path_style: Option<bool>,
+    pub part_bytes: u64,
+    pub parts_in_flight_max: usize,
+}
+
+/// Where objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// `None`: in the data directory.
+    Disk(Option<PathBuf>),
+    /// The prefix is empty, or has no slash at either end.
+    S3 { bucket: String, prefix: String },
+}
+
+impl std::fmt::Display for StoreAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreAddress::Disk(None) => f.write_str("disk"),
+            StoreAddress::Disk(Some(folder)) => write!(f, "disk:{}", folder.display()),
+            StoreAddress::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            StoreAddress::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
 /// What URLs in answers start with; no slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Urls {
@@ -194,7 +235,10 @@ impl Settings {
             data_dir: PathBuf::new(),
             database_url: None,
             database_read_url: None,
-            store: None,
+            store: StoreAddress::Disk(None),
+            redis_url: None,
+            database: Database::default(),
+            s3: S3::default(),
             admin_username: None,
             admin_password: None,
             signing_key: None,
@@ -245,15 +289,42 @@ impl Settings {
         }
     }
 
-    /// The SQLite file of the embedded default.
-    pub fn database_file(&self) -> PathBuf {
-        self.data_dir.join("sluice.db")
+    /// Where rows are.
+    pub fn database_place(&self) -> DatabasePlace {
+        let embedded = DatabasePlace::sqlite(&self.data_dir.join("sluice.db"));
+        let Database { connections_max, statement_s_max, idle_in_transaction_s_max, migrate } = self.database;
+        DatabasePlace {
+            url: self.database_url.clone().unwrap_or(embedded.url),
+            read_url: self.database_read_url.clone(),
+            origin: self.origin("database_url").to_string(),
+            connections_max,
+            statement_s_max,
+            idle_in_transaction_s_max,
+            migrate,
+        }
     }
 
-    /// The objects of the embedded default.
-    pub fn objects_dir(&self) -> PathBuf {
-        let named = self.store.as_deref().and_then(|store| store.strip_prefix("disk:"));
-        named.map_or_else(|| self.data_dir.join("objects"), PathBuf::from)
+    /// Where objects are.
+    pub fn store_place(&self) -> StorePlace {
+        self.store_place_at(&self.store)
+    }
+
+    /// Where objects would be at another address.
+    pub fn store_place_at(&self, address: &StoreAddress) -> StorePlace {
+        match address {
+            StoreAddress::Disk(folder) => {
+                let folder = folder.clone().unwrap_or_else(|| self.data_dir.join("objects"));
+                StorePlace::Disk { folder }
+            }
+            StoreAddress::S3 { bucket, prefix } => StorePlace::S3(S3Place {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                spool_dir: self.data_dir.join("spool"),
+                force_path_style: self.s3.force_path_style,
+                part_bytes: self.s3.part_bytes,
+                parts_in_flight_max: self.s3.parts_in_flight_max,
+            }),
+        }
     }
 
     /// The key pair of the embedded default.

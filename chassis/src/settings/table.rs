@@ -35,7 +35,9 @@ impl Setting {
 
 fn env_of(key: &str) -> String {
     let name = key.to_ascii_uppercase().replace('.', "_");
-    if key.starts_with("database_") { name } else { format!("SLUICE_{name}") }
+    // The world's own names stay as everybody knows them.
+    let known = key.starts_with("database_") || key.starts_with("redis_") || key.starts_with("s3.");
+    if known { name } else { format!("SLUICE_{name}") }
 }
 
 macro_rules! setting {
@@ -74,6 +76,16 @@ fn crf(text: &str) -> Result<(), String> {
 
 fn above_zero(text: &str) -> Result<(), String> {
     if text.parse::<f64>().is_ok_and(|n| n > 0.0) { Ok(()) } else { Err("a number above 0".to_owned()) }
+}
+
+fn part_bytes(text: &str) -> Result<(), String> {
+    let bytes = text.replace('_', "").parse::<u64>();
+    let allowed = "a whole number of bytes from 5242880 (5 MiB) to 5368709120 (5 GiB)";
+    if bytes.is_ok_and(|bytes| (5 << 20..=5 << 30).contains(&bytes)) {
+        Ok(())
+    } else {
+        Err(allowed.to_owned())
+    }
 }
 
 fn x264_preset(text: &str) -> Result<(), String> {
@@ -117,13 +129,23 @@ pub static TABLE: &[Setting] = &[
         "database_url",
         database_url,
         None,
-        "Default: a SQLite file in data_dir. In the environment its name is DATABASE_URL."; secret),
+        "sqlite://<path>, or postgres://user:password@host/database. Default: a SQLite file in data_dir. In the environment its name is DATABASE_URL."; secret),
     setting!(
         "database_read_url",
         database_read_url,
         None,
-        "A replica to read from. Default: database_url. In the environment its name is DATABASE_READ_URL."; secret),
-    setting!("store", store, None, "Where objects are: `disk`, or `disk:/path`. Default: disk, in data_dir."),
+        "A replica of PostgreSQL for reads that may lag. Default: database_url. In the environment its name is DATABASE_READ_URL."; secret),
+    setting!(
+        "store",
+        store,
+        Some("disk"),
+        "Where objects are: `disk` (in data_dir), `disk:/path`, or `s3://bucket/prefix`, for which credentials, region and endpoint come from the usual AWS_* variables."
+    ),
+    setting!(
+        "redis_url",
+        redis_url,
+        None,
+        "Redis, or what speaks its protocol: limits and ended sessions are then shared between processes. Default: each process counts for itself. In the environment its name is REDIS_URL."; secret),
     setting!(
         "admin_username",
         admin_username,
@@ -241,6 +263,28 @@ pub static TABLE: &[Setting] = &[
     setting!("jobs.task_memory_bytes_max", jobs.task_memory_bytes_max, Some("4294967296"),
         "Address space of one run of the transcoder, in bytes.", check positive),
     setting!("jobs.sweep_s", jobs.sweep_s, Some("30"), "Abandoned uploads and lost attempts are looked for this often, in seconds.", check duration_s),
+    setting!("database.connections_max", database.connections_max, Some("16"),
+        "PostgreSQL: connections of a process that write, and as many again that read.", check positive),
+    setting!("database.statement_s_max", database.statement_s_max, Some("30"),
+        "PostgreSQL: a statement that takes longer is given up, in seconds.", check duration_s),
+    setting!("database.idle_in_transaction_s_max", database.idle_in_transaction_s_max, Some("30"),
+        "PostgreSQL: a transaction that says nothing for longer is given up, in seconds.", check duration_s),
+    setting!(
+        "database.migrate",
+        database.migrate,
+        Some("true"),
+        "Whether a start brings the schema up to date; with false, `sluice migrate` has to."
+    ),
+    setting!(
+        "s3.force_path_style",
+        s3.force_path_style,
+        None,
+        "Whether the bucket stands in the path of a URL and not in its host. Default: yes where AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is set. In the environment its name is S3_FORCE_PATH_STYLE."
+    ),
+    setting!("s3.part_bytes", s3.part_bytes, Some("8388608"),
+        "Length of a part of an upload to S3, in bytes, from 5 MiB to 5 GiB; with 10,000 parts at most it bounds the largest object. In the environment its name is S3_PART_BYTES.", check part_bytes),
+    setting!("s3.parts_in_flight_max", s3.parts_in_flight_max, Some("16"),
+        "Parts that a process sends to S3 at once. In the environment its name is S3_PARTS_IN_FLIGHT_MAX.", check positive),
     setting!("media.duration_s_max", media.duration_s_max, Some("7200"), "Longest film, in seconds.", check above_zero),
     setting!("media.pixels_max", media.pixels_max, Some("35389440"), "Largest picture, in pixels (8K is 33,177,600).", check positive),
     setting!("media.streams_max", media.streams_max, Some("16"), "Most streams in one file.", check positive),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use domain::JobKind;
 
-use super::LogFormat;
+use super::{LogFormat, StoreAddress};
 use crate::Network;
 
 /// A type that a setting can have.
@@ -130,6 +130,45 @@ impl Value for LogFormat {
             LogFormat::Json => "json",
         }
         .to_owned()
+    }
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "`true` or `false`".to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for StoreAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = || "`disk`, `disk:/path` or `s3://bucket/prefix`".to_owned();
+        if text == "disk" {
+            return Ok(StoreAddress::Disk(None));
+        }
+        if let Some(folder) = text.strip_prefix("disk:").filter(|folder| !folder.is_empty()) {
+            return Ok(StoreAddress::Disk(Some(PathBuf::from(folder))));
+        }
+        let (bucket, prefix) = text
+            .strip_prefix("s3://")
+            .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+            .ok_or_else(allowed)?;
+        let prefix = prefix.trim_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let bucket_good = (3..=63).contains(&bucket.len()) && bucket.chars().all(plain);
+        let prefix_good = prefix.is_empty()
+            || prefix.split('/').all(|part| !matches!(part, "" | "." | "..") && part.chars().all(plain));
+        if !bucket_good || !prefix_good {
+            return Err(allowed());
+        }
+        Ok(StoreAddress::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -1,6 +1,5 @@
 //! `http-api` §5, each row with each status.
 
-use std::sync::Arc;
 
 use ::http::{Method, Request};
 use axum::Router;
@@ -35,14 +34,7 @@ impl Api {
     async fn new() -> Api {
         let world = World::new().await;
         let key = SigningKey::generate(&Ids::system()).unwrap();
-        let (catalog, clock) = (world.catalog.clone(), world.clock.clone());
-        let lookup = Arc::new(move |session| {
-            let (catalog, now) = (catalog.clone(), clock.now());
-            let alive: futures::future::BoxFuture<'static, _> =
-                Box::pin(async move { Ok(catalog.session_alive(session, now).await?) });
-            alive
-        });
-        let tokens = Tokens::new(key.verifying(), world.clock.clone(), lookup);
+        let tokens = Tokens::new(key.verifying(), world.clock.clone(), world.catalog.session_lookup());
         let (routes, _) = scheduler::routes(world.scheduler(), tokens).finish();
         let settings = Settings::defaults(ServiceName::Scheduler);
         let router = Edge::new(EdgeConfig::new(&settings, Ids::system())).wrap(routes);

@@ -14,7 +14,7 @@ use sql::{
     AttemptState, BeginUpload, Catalog, CompleteUpload, CompletedUpload, CreateUser, DeleteVideo, Deletion,
     JobRow, NewDeletion, NewUser, NewVideo, Video,
 };
-use store::{Disk, Store};
+use store::Store;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -58,8 +58,8 @@ impl World {
         config.jobs.lease_s = 6;
         config.jobs.heartbeat_s = 1;
         World {
-            catalog: Catalog::open(&Catalog::sqlite_url(&settings.database_file())).await.unwrap(),
-            store: Arc::new(Disk::open(&settings.objects_dir()).unwrap()),
+            catalog: Catalog::open(&settings.database_place()).await.unwrap(),
+            store: store::open(&settings.store_place()).await.unwrap(),
             config,
             clock: Clock::system(),
             ids: Ids::system(),

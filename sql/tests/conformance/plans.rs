@@ -15,7 +15,7 @@ async fn plan(pool: &sqlx::AnyPool, statement: &'static str) -> String {
 #[tokio::test]
 async fn the_queue_is_never_scanned() {
     let world = World::new().await;
-    let pool = sqlx::AnyPool::connect(&world.database.url()).await.unwrap();
+    let pool = sqlx::AnyPool::connect(&world.database.place().url).await.unwrap();
     // The conditions of jobs.claim, jobs.requeue_lost and jobs.anything_to_claim.
     for statement in [
         "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND run_at <= 1 ORDER BY run_at, id LIMIT 5",

@@ -5,8 +5,8 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, IdParts, JobId, JobKind, ObjectFile, ObjectKey, PublicationId, RenditionName, Role, Size,
-    Timestamp, UserId, VideoId, Visibility, ladder,
+    AttemptId, DatabasePlace, IdParts, JobId, JobKind, ObjectFile, ObjectKey, PublicationId, RenditionName,
+    Role, Size, Timestamp, UserId, VideoId, Visibility, ladder,
 };
 use sql::{
     Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewObject, NewUser,
@@ -28,8 +28,8 @@ impl Database {
         Database { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn url(&self) -> String {
-        Catalog::sqlite_url(&self.folder.path().join("sluice.db"))
+    pub fn place(&self) -> DatabasePlace {
+        DatabasePlace::sqlite(&self.folder.path().join("sluice.db"))
     }
 }
 
@@ -43,7 +43,7 @@ pub struct World {
 impl World {
     pub async fn new() -> World {
         let database = Database::new();
-        let catalog = Catalog::open(&database.url()).await.unwrap();
+        let catalog = Catalog::open(&database.place()).await.unwrap();
         World { catalog, now: Timestamp::from_unix_ms(1_790_000_000_000), database, ids: 0 }
     }
 

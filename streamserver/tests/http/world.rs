@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use chassis::auth::SessionLookup;
 use chassis::settings::ServiceName;
 use chassis::{Clock, Edge, EdgeConfig, Ids, Limits, Settings, SigningKey, Tokens};
-use domain::{IdParts, Role, SessionId, UserId, VideoId, VideoState, Visibility};
-use futures::FutureExt;
+use domain::{DatabasePlace, IdParts, Role, SessionId, UserId, VideoId, VideoState, Visibility};
 use sql::{Catalog, NewDeletion, NewSession, NewUser, NewVideo};
 use store::{Disk, Store};
 use streamserver::{Deps, StreamServer};
@@ -56,8 +54,8 @@ impl World {
         settings.limits.requests_per_s_per_client = 0;
         settings.limits.requests_per_s_per_user = 0;
         change(&mut settings.limits);
-        let url = Catalog::sqlite_url(&folder.path().join("sluice.db"));
-        let catalog = Catalog::open(&url).await.unwrap();
+        let place = DatabasePlace::sqlite(&folder.path().join("sluice.db"));
+        let catalog = Catalog::open(&place).await.unwrap();
         let (clock, ids) = (Clock::system(), Ids::system());
         let key = SigningKey::generate(&ids).unwrap();
         let deps = Deps {
@@ -68,7 +66,7 @@ impl World {
             limits: settings.limits.clone(),
         };
         let server = StreamServer::new(deps);
-        let tokens = Tokens::new(key.verifying(), clock.clone(), lookup(&catalog, &clock));
+        let tokens = Tokens::new(key.verifying(), clock.clone(), catalog.session_lookup());
         let (router, _) = streamserver::routes(server.clone(), tokens).finish();
         let app = Edge::new(EdgeConfig::new(&settings, ids.clone())).wrap(router);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -163,14 +161,6 @@ impl World {
         self.catalog.close().await;
         drop(self.folder);
     }
-}
-
-fn lookup(catalog: &Catalog, clock: &Clock) -> SessionLookup {
-    let (catalog, clock) = (catalog.clone(), clock.clone());
-    Arc::new(move |session| {
-        let (catalog, clock) = (catalog.clone(), clock.clone());
-        async move { Ok(catalog.session_alive(session, clock.now()).await?) }.boxed()
-    })
 }
 
 /// The answer has this status, and if it is a refusal, it is a problem of this type.
