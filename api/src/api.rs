@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chassis::settings::Urls;
 use chassis::{
-    Caller, Clock, ConcurrencyBucket, Ids, Policy, Problem, RateLimiter, Routes, Settings, SigningKey, Tokens,
+    Caller, Clock, ConcurrencyBucket, Ids, Policy, Problem, RateLimiter, Routes, Settings, Shared,
+    SigningKey, Tokens,
 };
 use domain::{Timestamp, VideoId};
 use sql::{Catalog, Video};
@@ -27,6 +28,7 @@ pub struct Deps {
     pub clock: Clock,
     pub ids: Ids,
     pub urls: Urls,
+    pub shared: Option<Shared>,
     /// Ends the event streams, which would hold up the drain.
     pub shutdown: CancellationToken,
 }
@@ -50,7 +52,7 @@ pub struct Api {
 
 impl Api {
     pub fn new(deps: Deps, settings: &Settings) -> Arc<Self> {
-        let Deps { catalog, tokens, signing_key, clock, ids, urls, shutdown } = deps;
+        let Deps { catalog, tokens, signing_key, clock, ids, urls, shared, shutdown } = deps;
         let limits = &settings.limits;
         Arc::new(Api {
             watcher: Watcher::new(catalog.clone(), clock.clone()),
@@ -64,8 +66,9 @@ impl Api {
             session_s: settings.session_s,
             upload_token_s: settings.upload_token_s,
             upload_bytes_max: limits.upload_bytes_max,
-            logins: RateLimiter::new("login", limits.logins_per_minute_per_client, MINUTE),
-            registrations: RateLimiter::new("registration", limits.registrations_per_hour_per_client, HOUR),
+            logins: RateLimiter::new("login", limits.logins_per_minute_per_client, MINUTE).sharing(&shared),
+            registrations: RateLimiter::new("registration", limits.registrations_per_hour_per_client, HOUR)
+                .sharing(&shared),
             event_streams: ConcurrencyBucket::new("event_streams", limits.event_streams_max),
         })
     }

@@ -3,8 +3,8 @@
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, Problem, Settings, SigningKey, Tokens, ops, password,
-    shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, Problem, Settings, Shared, SigningKey, Tokens, ops,
+    password, shutdown,
 };
 use sql::Catalog;
 
@@ -16,19 +16,23 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("start the metrics", error))?;
     let host = Host::bind(&settings).await?;
-    let (clock, ids) = (Clock::system(), Ids::system());
+    let ids = Ids::system();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| {
         Failure::cannot_create(format!("{} cannot be made: {error}", settings.data_dir.display()))
     })?;
     let signing_key = SigningKey::of(&settings, &ids)?;
     let catalog = Catalog::open(&settings.database_place()).await?;
+    let clock = Clock::kept_by(catalog.clock(), &shutdown).await?;
+    let shared = Shared::of(&settings)?;
+    let tokens = Tokens::new(signing_key.verifying(), clock.clone(), catalog.session_lookup());
     let deps = Deps {
-        tokens: Tokens::new(signing_key.verifying(), clock.clone(), catalog.session_lookup()),
+        tokens: tokens.sharing(shared.clone(), &shutdown),
         catalog: catalog.clone(),
         signing_key,
         clock,
         ids: ids.clone(),
         urls: settings.urls(host.address()),
+        shared: shared.clone(),
         shutdown: shutdown.clone(),
     };
     let api = Api::new(deps, &settings);
@@ -40,7 +44,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         eprintln!("First run: open this link to choose the admin: {link}");
     }
     let (router, document) = api.routes().finish();
-    let app = Edge::new(EdgeConfig::new(&settings, ids)).wrap(router.merge(docs(document)));
+    let app = Edge::new(EdgeConfig::new(&settings, ids).sharing(&shared)).wrap(router.merge(docs(document)));
     host.run(&settings, app, checks(&catalog), metrics, shutdown).await?;
     catalog.close().await;
     Ok(())

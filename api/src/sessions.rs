@@ -32,7 +32,7 @@ pub(crate) async fn log_in(
     client: ClientAddress,
     Json(body): Json<LogIn>,
 ) -> Result<Json<view::Session>, Problem> {
-    api.logins.check(&client.limit_key())?;
+    api.logins.check(&client.limit_key()).await?;
     let login = login(body.username, body.email)?;
     let found = api.catalog.credentials(&login).await.or_problem()?;
     // An unknown user costs as much time as a known one.
@@ -49,7 +49,7 @@ pub(crate) async fn log_out(State(api): State<Arc<Api>>, caller: Caller) -> Resu
         return Err(Problem::unauthorized("There is no session to end."));
     };
     api.catalog.revoke_session(session, api.now()).await.or_problem()?;
-    api.tokens.forget(session).await;
+    api.tokens.forget(Some(session)).await;
     Ok(StatusCode::RESET_CONTENT)
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn register(
     client: ClientAddress,
     Json(body): Json<Register>,
 ) -> Result<impl IntoResponse, Problem> {
-    api.registrations.check(&client.limit_key())?;
+    api.registrations.check(&client.limit_key()).await?;
     let new = api.new_user(body).await?;
     match api.catalog.create_user(&new, api.now()).await.or_problem()? {
         CreateUser::Created(user) => {
@@ -105,7 +105,7 @@ pub(crate) async fn update(
     match api.catalog.update_user(id, &patch, api.now()).await.or_problem()? {
         UpdateUser::Updated(user) => {
             if new_password {
-                api.tokens.forget_all();
+                api.tokens.forget(None).await;
             }
             Ok(Json(view::User::own(user)))
         }
@@ -127,7 +127,7 @@ pub(crate) async fn delete(
     api.require_self(id, &caller).await?;
     let now = api.now();
     let deleted = api.catalog.delete_user(id, || api.ids.parts(now), now).await.or_problem()?;
-    api.tokens.forget_all();
+    api.tokens.forget(None).await;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 

@@ -15,8 +15,8 @@ use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 use crate::extract::JsonBytesMax;
 use crate::serve::Peer;
 use crate::{
-    Caller, ClientAddress, Ids, Limits, Network, Problem, RateLimiter, RequestId, Settings, request_id,
-    routes,
+    Caller, ClientAddress, Ids, Limits, Network, Problem, RateLimiter, RequestId, Settings, Shared,
+    request_id, routes,
 };
 
 /// What the edge needs to know.
@@ -25,11 +25,18 @@ pub struct EdgeConfig {
     pub limits: Limits,
     pub trusted_proxies: Vec<Network>,
     pub ids: Ids,
+    /// Counts requests for all instances.
+    pub shared: Option<Shared>,
 }
 
 impl EdgeConfig {
     pub fn new(settings: &Settings, ids: Ids) -> Self {
-        EdgeConfig { limits: settings.limits.clone(), trusted_proxies: settings.trusted_proxies.clone(), ids }
+        let (limits, trusted_proxies) = (settings.limits.clone(), settings.trusted_proxies.clone());
+        EdgeConfig { limits, trusted_proxies, ids, shared: None }
+    }
+
+    pub fn sharing(self, shared: &Option<Shared>) -> Self {
+        EdgeConfig { shared: shared.clone(), ..self }
     }
 }
 
@@ -50,9 +57,11 @@ impl Edge {
             "client",
             limits.requests_per_s_per_client,
             limits.requests_burst_per_client,
-        );
+        )
+        .sharing(&config.shared);
         let users =
-            RateLimiter::per_second("user", limits.requests_per_s_per_user, limits.requests_burst_per_user);
+            RateLimiter::per_second("user", limits.requests_per_s_per_user, limits.requests_burst_per_user)
+                .sharing(&config.shared);
         Edge(Arc::new(Inner { config, clients, users }))
     }
 
@@ -73,8 +82,11 @@ impl Edge {
 pub(crate) struct UserLimit(Edge);
 
 impl UserLimit {
-    pub fn check(&self, caller: &Caller) -> Result<HeaderMap, Problem> {
-        caller.user().map_or_else(|| Ok(HeaderMap::new()), |user| self.0.0.users.check(&user))
+    pub async fn check(&self, caller: &Caller) -> Result<HeaderMap, Problem> {
+        match caller.user() {
+            Some(user) => self.0.0.users.check(&user).await,
+            None => Ok(HeaderMap::new()),
+        }
     }
 }
 
@@ -177,8 +189,10 @@ async fn limit(State(edge): State<Edge>, mut request: Request, next: Next) -> Re
     if !is_metered(&request) {
         return next.run(request).await;
     }
-    let client = request.extensions().get::<ClientAddress>().map(ClientAddress::limit_key);
-    let limited = client.map_or_else(|| Ok(HeaderMap::new()), |client| edge.0.clients.check(&client));
+    let limited = match request.extensions().get::<ClientAddress>().map(ClientAddress::limit_key) {
+        Some(client) => edge.0.clients.check(&client).await,
+        None => Ok(HeaderMap::new()),
+    };
     let headers = match limited {
         Ok(headers) => headers,
         Err(problem) => return problem.into_response(),

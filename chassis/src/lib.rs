@@ -23,6 +23,7 @@ mod request_id;
 mod routes;
 mod serve;
 pub mod settings;
+mod shared;
 pub mod shutdown;
 pub mod telemetry;
 
@@ -41,3 +42,4 @@ pub use request_id::RequestId;
 pub use routes::Routes;
 pub use serve::{Peer, serve};
 pub use settings::{Limits, ServiceName, Settings, SettingsError};
+pub use shared::Shared;

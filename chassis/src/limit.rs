@@ -1,5 +1,6 @@
 //! Limits: token buckets by key, and a bucket of places.
 
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use governor::{Quota, RateLimiter as Governor};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Problem;
+use crate::shared::Taken;
+use crate::{Problem, Shared};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -29,13 +31,16 @@ type Buckets = Governor<u64, DashMapStateStore<u64>, DefaultClock, StateInformat
 #[derive(Clone)]
 pub struct RateLimiter(Option<Arc<Limiter>>);
 
+#[derive(Clone)]
 struct Limiter {
     name: &'static str,
-    buckets: Buckets,
+    /// Counts for all instances, while it can.
+    shared: Option<Shared>,
+    buckets: Arc<Buckets>,
     burst: u32,
-    window_s: u64,
+    interval: Duration,
     hasher: RandomState,
-    checks: AtomicU64,
+    checks: Arc<AtomicU64>,
     policy: HeaderValue,
 }
 
@@ -55,9 +60,19 @@ impl RateLimiter {
         RateLimiter::new(name, burst, Duration::from_secs_f64(f64::from(burst) / f64::from(rate)))
     }
 
+    /// One bucket for all instances, while Redis answers.
+    pub fn sharing(self, shared: &Option<Shared>) -> Self {
+        let shared = shared.clone();
+        RateLimiter(self.0.map(|limiter| Arc::new(Limiter { shared, ..Limiter::clone(&limiter) })))
+    }
+
     /// Takes a token. `Ok`: the headers that say how many are left; `Err`: 429 with `Retry-After`.
-    pub fn check(&self, key: &impl Hash) -> Result<HeaderMap, Problem> {
-        self.0.as_ref().map_or_else(|| Ok(HeaderMap::new()), |limiter| limiter.check(key))
+    pub async fn check(&self, key: &(impl Hash + Display)) -> Result<HeaderMap, Problem> {
+        let Some(limiter) = &self.0 else { return Ok(HeaderMap::new()) };
+        match limiter.take_shared(key).await {
+            Some(taken) => limiter.answer(taken),
+            None => limiter.answer(limiter.take_own(key)),
+        }
     }
 }
 
@@ -67,42 +82,51 @@ impl Limiter {
         let policy = format!("\"{name}\";q={burst};w={window_s}");
         Limiter {
             name,
-            buckets: Governor::dashmap(quota.allow_burst(burst)).with_middleware(),
+            shared: None,
+            buckets: Arc::new(Governor::dashmap(quota.allow_burst(burst)).with_middleware()),
             burst: burst.get(),
-            window_s,
+            interval: window / burst.get(),
             hasher: RandomState::new(),
-            checks: AtomicU64::new(0),
+            checks: Arc::default(),
             policy: HeaderValue::try_from(policy).expect("names are plain words of ours"),
         }
     }
 
-    fn check(&self, key: &impl Hash) -> Result<HeaderMap, Problem> {
+    async fn take_shared(&self, key: &impl Display) -> Option<Taken> {
+        let shared = self.shared.as_ref()?;
+        shared.take(&format!("sluice:limit:{}:{key}", self.name), self.interval, self.burst).await
+    }
+
+    fn take_own(&self, key: &impl Hash) -> Taken {
         if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
             self.buckets.retain_recent();
         }
         match self.buckets.check_key(&(self.hasher.hash_one(key) % SLOTS)) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
-                Ok(self.headers(remaining, self.refilled_after_s(remaining)))
+                let missing = self.burst.saturating_sub(remaining);
+                Taken { granted: true, remaining, after: self.interval * missing }
             }
             Err(not_until) => {
-                let wait = not_until.wait_time_from(self.buckets.clock().now());
-                let retry_after_s = wait.as_secs_f64().ceil().max(1.0) as u64;
-                metrics::counter!("sluice_rate_limited_total", "limit" => self.name).increment(1);
-                let headers = self.headers(0, retry_after_s);
-                let problem = Problem::rate_limited(retry_after_s);
-                Err(headers
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((name?, value)))
-                    .fold(problem, |problem, (name, value)| problem.with_header(name, value)))
+                let after = not_until.wait_time_from(self.buckets.clock().now());
+                Taken { granted: false, remaining: 0, after }
             }
         }
     }
 
-    /// When the whole burst is there again.
-    fn refilled_after_s(&self, remaining: u32) -> u64 {
-        let missing = u64::from(self.burst.saturating_sub(remaining));
-        (missing * self.window_s).div_ceil(u64::from(self.burst))
+    fn answer(&self, taken: Taken) -> Result<HeaderMap, Problem> {
+        let after_s = taken.after.as_secs_f64().ceil() as u64;
+        if taken.granted {
+            return Ok(self.headers(taken.remaining, after_s));
+        }
+        let retry_after_s = after_s.max(1);
+        metrics::counter!("sluice_rate_limited_total", "limit" => self.name).increment(1);
+        let headers = self.headers(0, retry_after_s);
+        let problem = Problem::rate_limited(retry_after_s);
+        Err(headers
+            .into_iter()
+            .filter_map(|(name, value)| Some((name?, value)))
+            .fold(problem, |problem, (name, value)| problem.with_header(name, value)))
     }
 
     fn headers(&self, remaining: u32, reset_s: u64) -> HeaderMap {
@@ -160,30 +184,35 @@ mod tests {
     use super::*;
     use axum::response::IntoResponse;
 
-    #[test]
-    fn a_bucket_runs_dry_for_its_key_alone() {
+    #[tokio::test]
+    async fn a_bucket_runs_dry_for_its_key_alone() {
         let limiter = RateLimiter::new("login", 3, Duration::from_secs(60));
-        let left: Vec<_> = (0..3).map(|_| limiter.check(&"a").unwrap()[RATE_LIMIT].clone()).collect();
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            left.push(limiter.check(&"a").await.unwrap()[RATE_LIMIT].clone());
+        }
         assert_eq!(left, ["\"login\";r=2;t=20", "\"login\";r=1;t=40", "\"login\";r=0;t=60"]);
-        let refused = limiter.check(&"a").unwrap_err().into_response();
+        let refused = limiter.check(&"a").await.unwrap_err().into_response();
         assert_eq!(refused.status(), 429);
         assert_eq!(refused.headers()[RATE_LIMIT_POLICY], "\"login\";q=3;w=60");
         let retry_after_s: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((19..=20).contains(&retry_after_s));
-        assert!(limiter.check(&"b").is_ok());
+        assert!(limiter.check(&"b").await.is_ok());
     }
 
-    #[test]
-    fn zero_means_no_limit() {
+    #[tokio::test]
+    async fn zero_means_no_limit() {
         let limiter = RateLimiter::per_second("client", 0, 1);
-        assert!((0..10_000).all(|_| limiter.check(&1).is_ok_and(|headers| headers.is_empty())));
+        for _ in 0..10_000 {
+            assert!(limiter.check(&1).await.is_ok_and(|headers| headers.is_empty()));
+        }
     }
 
-    #[test]
-    fn keys_are_bounded() {
+    #[tokio::test]
+    async fn keys_are_bounded() {
         let limiter = RateLimiter::new("client", 1, Duration::from_nanos(1));
         for key in 0..(CHECKS_PER_SWEEP * 2) {
-            let _ = limiter.check(&key);
+            let _ = limiter.check(&key).await;
         }
         assert!(limiter.0.unwrap().buckets.len() < CHECKS_PER_SWEEP as usize);
     }

@@ -106,8 +106,10 @@ async fn admit(
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let limit = request.extensions().get::<UserLimit>();
-    let limited = limit.map_or(Ok(Default::default()), |limit| limit.check(&caller));
+    let limited = match request.extensions().get::<UserLimit>().cloned() {
+        Some(limit) => limit.check(&caller).await,
+        None => Ok(Default::default()),
+    };
     let headers = match policy.admit(&caller).and(limited) {
         Ok(headers) => headers,
         Err(problem) => return problem.into_response(),

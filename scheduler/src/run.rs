@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, ServiceName, Settings, Tokens, VerifyingKey, ops, program,
-    shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, ServiceName, Settings, Shared, Tokens, VerifyingKey, ops,
+    program, shutdown,
 };
 use sql::Catalog;
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
 
 async fn start(settings: Settings) -> Result<(), Failure> {
     let shutdown = shutdown::signals().map_err(|error| Failure::software("listen for signals", error))?;
-    let deps = open(&settings).await?;
+    let deps = open(&settings, &shutdown).await?;
     run(settings, deps, shutdown).await
 }
 
@@ -31,9 +31,11 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("install the metrics", error))?;
     let host = Host::bind(&settings).await?;
+    let shared = Shared::of(&settings)?;
     let tokens =
-        Tokens::new(VerifyingKey::of(&settings).await?, deps.clock.clone(), deps.catalog.session_lookup());
-    let edge = Edge::new(EdgeConfig::new(&settings, deps.ids.clone()));
+        Tokens::new(VerifyingKey::of(&settings).await?, deps.clock.clone(), deps.catalog.session_lookup())
+            .sharing(shared.clone(), &shutdown);
+    let edge = Edge::new(EdgeConfig::new(&settings, deps.ids.clone()).sharing(&shared));
     let (catalog, checks) = (deps.catalog.clone(), checks(&deps));
     let scheduler = Scheduler::new(deps, Config::new(&settings));
     let (router, _) = routes(scheduler.clone(), tokens).finish();
@@ -50,19 +52,20 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
 }
 
 /// What the settings name.
-async fn open(settings: &Settings) -> Result<Deps, Failure> {
+async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps, Failure> {
     let data_dir = &settings.data_dir;
     std::fs::create_dir_all(data_dir).map_err(|error| {
         Failure::cannot_create(format!("Cannot make {}: {error}. See SLUICE_DATA_DIR.", data_dir.display()))
     })?;
     let catalog = Catalog::open(&settings.database_place()).await?;
     let store = store::open(&settings.store_place()).await?;
+    let clock = Clock::kept_by(catalog.clock(), shutdown).await?;
     let transcoder = match &settings.transcoder {
         Some(program) => Transcoder::new(program),
         None => Transcoder::beside_this_program()
             .map_err(|error| Failure::software("find the transcoder", error))?,
     };
-    let (clock, ids, wake) = (Clock::system(), Ids::system(), Arc::new(Notify::new()));
+    let (ids, wake) = (Ids::system(), Arc::new(Notify::new()));
     Ok(Deps { catalog, store, clock, ids, transcoder, wake })
 }
 

@@ -7,9 +7,12 @@ use chassis::program::in_runtime;
 use chassis::settings::ServiceName;
 use chassis::{Clock, Failure, Settings};
 use clap::{Parser, Subcommand};
+use domain::DatabasePlace;
+use sql::Catalog;
 
 use crate::doctor::Verdict;
 use crate::embedded::Embedded;
+use crate::walk::Objects;
 use crate::{check, doctor, start};
 
 /// The command by which this program becomes the transcoder child.
@@ -30,6 +33,10 @@ struct Arguments {
 enum Command {
     /// Compare rows and objects; print every violation; exit 0 only if there is none.
     Check,
+    /// List every object of the store: length in bytes, path.
+    Objects,
+    /// Bring the database's schema up to date, and end.
+    Migrate,
     /// Look at FFmpeg, the store, the disk and the clock.
     Doctor,
     /// Print the effective settings with their origin; secrets are hidden.
@@ -60,6 +67,8 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Check) => in_runtime(check_all(&settings)),
+        Some(Command::Objects) => in_runtime(list_objects(&settings)),
+        Some(Command::Migrate) => in_runtime(migrate(&settings)),
         Some(Command::Doctor) => in_runtime(examine(&settings)),
         Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
     };
@@ -92,6 +101,24 @@ async fn check_all(settings: &Settings) -> Result<ExitCode, Failure> {
         report.violations.len()
     );
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn list_objects(settings: &Settings) -> Result<ExitCode, Failure> {
+    let store = store::open(&settings.store_place()).await?;
+    let mut objects = Objects::new(&*store);
+    while let Some((path, bytes)) =
+        objects.next().await.map_err(|error| Failure::software("list the store", error))?
+    {
+        println!("{bytes:>15} {path}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(settings: &Settings) -> Result<ExitCode, Failure> {
+    let place = DatabasePlace { migrate: true, ..settings.database_place() };
+    Catalog::open(&place).await?.close().await;
+    println!("The schema is up to date.");
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn examine(settings: &Settings) -> Result<ExitCode, Failure> {

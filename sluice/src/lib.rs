@@ -6,5 +6,6 @@ mod cli;
 mod doctor;
 mod embedded;
 mod start;
+mod walk;
 
 pub use cli::run;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chassis::telemetry::{self, Metrics};
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, SigningKey, Tokens, password, shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, Shared, SigningKey, Tokens, password, shutdown,
 };
 use scheduler::{Scheduler, Transcoder};
 use streamserver::StreamServer;
@@ -25,9 +25,12 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     let ffmpeg = usable_ffmpeg()?;
     let host = Host::bind(&settings).await?;
     let embedded = Embedded::open(&settings).await?;
-    let (clock, ids) = (Clock::system(), Ids::system());
+    let ids = Ids::system();
     let signing_key = SigningKey::of(&settings, &ids)?;
-    let tokens = Tokens::new(signing_key.verifying(), clock.clone(), embedded.catalog.session_lookup());
+    let clock = Clock::kept_by(embedded.catalog.clock(), &shutdown).await?;
+    let shared = Shared::of(&settings)?;
+    let tokens = Tokens::new(signing_key.verifying(), clock.clone(), embedded.catalog.session_lookup())
+        .sharing(shared.clone(), &shutdown);
     password::warm_up();
 
     let api = api::Api::new(
@@ -38,6 +41,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
             clock: clock.clone(),
             ids: ids.clone(),
             urls: settings.urls(host.address()),
+            shared: shared.clone(),
             shutdown: shutdown.clone(),
         },
         &settings,
@@ -70,7 +74,8 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
         .merge(streamserver::routes(streamserver.clone(), tokens.clone()))
         .merge(scheduler::routes(scheduler.clone(), tokens));
     let (router, document) = routes.finish();
-    let app = Edge::new(EdgeConfig::new(&settings, ids)).wrap(router.merge(api::docs(document)));
+    let app =
+        Edge::new(EdgeConfig::new(&settings, ids).sharing(&shared)).wrap(router.merge(api::docs(document)));
     Banner {
         settings: &settings,
         public_url: &settings.urls(host.address()).public,

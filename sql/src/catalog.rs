@@ -53,12 +53,29 @@ impl Catalog {
         Ok(Catalog { readers, writer, dialect })
     }
 
+    /// The database's clock: what leases of several machines are compared by.
+    pub async fn now(&self) -> Result<Timestamp, SqlError> {
+        let row = sqlx::query(self.dialect.now()).fetch_one(&self.readers).await?;
+        crate::row::instant(&row, "unix_ms")
+    }
+
     /// [`Catalog::ping`], again and again.
     pub fn pinger(&self) -> impl Fn() -> BoxFuture<'static, Result<(), SqlError>> + Send + Sync + 'static {
         let catalog = self.clone();
         move || {
             let catalog = catalog.clone();
             async move { catalog.ping().await }.boxed()
+        }
+    }
+
+    /// [`Catalog::now`], again and again.
+    pub fn clock(
+        &self,
+    ) -> impl Fn() -> BoxFuture<'static, Result<Timestamp, SqlError>> + Send + Sync + 'static {
+        let catalog = self.clone();
+        move || {
+            let catalog = catalog.clone();
+            async move { catalog.now().await }.boxed()
         }
     }
 

@@ -54,6 +54,15 @@ impl Dialect {
         }
     }
 
+    /// What time it is, in milliseconds since the epoch.
+    pub fn now(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => {
+                "-- catalog.now\nSELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS unix_ms"
+            }
+        }
+    }
+
     /// Begins a transaction that will write. SQLite must take the write lock at once: a transaction that
     /// turns from reading to writing later fails where another wrote in between.
     pub fn begin(self) -> &'static str {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, ServiceName, Settings, Tokens, VerifyingKey, ops, program,
-    shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, ServiceName, Settings, Shared, Tokens, VerifyingKey, ops,
+    program, shutdown,
 };
 use sql::Catalog;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ pub fn main() -> ExitCode {
 
 async fn start(settings: Settings) -> Result<(), Failure> {
     let shutdown = shutdown::signals().map_err(|error| Failure::software("listen for signals", error))?;
-    let deps = open(&settings).await?;
+    let deps = open(&settings, &shutdown).await?;
     run(settings, deps, shutdown).await
 }
 
@@ -29,9 +29,11 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("install the metrics", error))?;
     let host = Host::bind(&settings).await?;
+    let shared = Shared::of(&settings)?;
     let tokens =
-        Tokens::new(VerifyingKey::of(&settings).await?, deps.clock.clone(), deps.catalog.session_lookup());
-    let edge = Edge::new(EdgeConfig::new(&settings, deps.ids.clone()));
+        Tokens::new(VerifyingKey::of(&settings).await?, deps.clock.clone(), deps.catalog.session_lookup())
+            .sharing(shared.clone(), &shutdown);
+    let edge = Edge::new(EdgeConfig::new(&settings, deps.ids.clone()).sharing(&shared));
     let (catalog, checks) = (deps.catalog.clone(), checks(&deps));
     let server = StreamServer::new(deps);
     let (router, _) = routes(server.clone(), tokens).finish();
@@ -42,14 +44,15 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
 }
 
 /// What the settings name.
-async fn open(settings: &Settings) -> Result<Deps, Failure> {
+async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps, Failure> {
     let data_dir = &settings.data_dir;
     std::fs::create_dir_all(data_dir).map_err(|error| {
         Failure::cannot_create(format!("Cannot make {}: {error}. See SLUICE_DATA_DIR.", data_dir.display()))
     })?;
     let catalog = Catalog::open(&settings.database_place()).await?;
     let store = store::open(&settings.store_place()).await?;
-    Ok(Deps { catalog, store, clock: Clock::system(), ids: Ids::system(), limits: settings.limits.clone() })
+    let clock = Clock::kept_by(catalog.clock(), shutdown).await?;
+    Ok(Deps { catalog, store, clock, ids: Ids::system(), limits: settings.limits.clone() })
 }
 
 /// Ready: the database and the store answer.

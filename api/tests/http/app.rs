@@ -64,6 +64,7 @@ impl App {
             signing_key,
             clock: clock.clone(),
             ids: ids.clone(),
+            shared: None,
             urls: settings.urls(address),
             shutdown: shutdown.clone(),
         };

@@ -9,11 +9,12 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, Validation};
 use moka::future::Cache;
+use tokio_util::sync::CancellationToken;
 
 use super::Caller;
 use super::keys::{Claims, ISSUER, VerifyingKey, audience};
 use crate::problem::Source;
-use crate::{Clock, Problem};
+use crate::{Clock, Problem, Shared};
 
 /// Asks the database whether a session is still alive.
 type SessionLookup =
@@ -33,6 +34,7 @@ pub struct Tokens {
     clock: Clock,
     lookup: SessionLookup,
     alive: Cache<SessionId, bool>,
+    shared: Option<Shared>,
 }
 
 impl Tokens {
@@ -51,7 +53,16 @@ impl Tokens {
             Box::pin(async move { asked.await.map_err(Into::into) })
         });
         let alive = Cache::builder().max_capacity(SESSIONS_CACHED_MAX).time_to_live(SESSION_CACHE).build();
-        Tokens { key, clock, lookup, alive }
+        Tokens { key, clock, lookup, alive, shared: None }
+    }
+
+    /// Ended sessions are told to, and heard from, other instances.
+    pub fn sharing(mut self, shared: Option<Shared>, shutdown: &CancellationToken) -> Self {
+        if let Some(shared) = &shared {
+            tokio::spawn(shared.clone().follow(self.clone(), shutdown.clone()));
+        }
+        self.shared = shared;
+        self
     }
 
     /// No header is `Anonymous`; a bad one is a 401, whatever the route asks for.
@@ -86,14 +97,19 @@ impl Tokens {
         self.verify(token, &[audience::SETUP]).map(|_| ())
     }
 
-    /// This process need not wait for its cache when it ended the session itself.
-    pub async fn forget(&self, session: SessionId) {
-        self.alive.invalidate(&session).await;
+    /// Nobody need wait for a cache to find out that this session has ended; `None`: that many have.
+    pub async fn forget(&self, session: Option<SessionId>) {
+        self.forget_here(session).await;
+        if let Some(shared) = &self.shared {
+            shared.tell_ended(session).await;
+        }
     }
 
-    /// After many sessions ended at once.
-    pub fn forget_all(&self) {
-        self.alive.invalidate_all();
+    pub(crate) async fn forget_here(&self, session: Option<SessionId>) {
+        match session {
+            Some(session) => self.alive.invalidate(&session).await,
+            None => self.alive.invalidate_all(),
+        }
     }
 
     async fn is_alive(&self, session: SessionId) -> Result<bool, Problem> {
@@ -194,7 +210,7 @@ mod tests {
         let (token, _, session) = room.session_token(60);
         assert_eq!(status(&room, &token).await, 200);
         room.alive.store(false, Ordering::SeqCst);
-        room.tokens.forget(session).await;
+        room.tokens.forget(Some(session)).await;
         assert_eq!(status(&room, &token).await, 401);
     }
 

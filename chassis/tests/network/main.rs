@@ -5,4 +5,5 @@ mod bodies;
 mod connections;
 mod ending;
 mod heads;
+mod redis;
 mod server;

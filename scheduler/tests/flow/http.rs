@@ -1,6 +1,5 @@
 //! `http-api` §5, each row with each status.
 
-
 use ::http::{Method, Request};
 use axum::Router;
 use axum::body::Body;

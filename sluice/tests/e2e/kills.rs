@@ -98,7 +98,7 @@ async fn killed_in_mid_upload_what_was_acknowledged_is_there_and_the_rest_is_not
     // Attempts that died with the process are swept once their lease is over.
     let swept = std::time::Instant::now();
     let expected = kills as usize;
-    let sources = |app: &App| app.objects().iter().filter(|path| path.ends_with("source")).count();
+    let sources = |app: &App| app.objects().iter().filter(|path| path.ends_with("/source")).count();
     while sources(&app) > expected {
         assert!(swept.elapsed() < Duration::from_secs(60), "{:?}", app.objects());
         tokio::time::sleep(Duration::from_millis(100)).await;

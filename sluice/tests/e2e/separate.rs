@@ -1,22 +1,19 @@
 //! The three services and the transcoder as processes of their own, on one data directory.
 
-use std::path::Path;
-
-use crate::harness::{Persona, Program, clips, probe, sluice_command};
+use crate::harness::{Backends, Persona, Program, check, clips, probe};
 use crate::life::first_segment;
-
-fn start(name: &str, folder: &Path, settings: &[(&str, &str)]) -> Program {
-    let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Program::start(name, folder, &format!("log-{name}"), &settings)
-}
 
 #[tokio::test]
 async fn the_services_meet_only_in_the_database_and_the_store() {
     let folder = tempfile::tempdir().unwrap();
-    let admin = [("SLUICE_ADMIN_USERNAME", "root"), ("SLUICE_ADMIN_PASSWORD", Persona::PASSWORD)];
-    let mut api = start("api", folder.path(), &admin);
-    let mut streamserver = start("streamserver", folder.path(), &[]);
-    let mut scheduler = start("scheduler", folder.path(), &[]);
+    let backends = Backends::fresh(folder.path());
+    let mut settings = backends.settings().to_vec();
+    settings.push(("SLUICE_ADMIN_PASSWORD".to_owned(), Persona::PASSWORD.to_owned()));
+    settings.push(("SLUICE_ADMIN_USERNAME".to_owned(), "root".to_owned()));
+    let start = |name: &str| Program::start(name, folder.path(), &format!("log-{name}"), &settings);
+    let mut api = start("api");
+    let mut streamserver = start("streamserver");
+    let mut scheduler = start("scheduler");
 
     let alice = Persona::register(&api.base, "alice").await;
     let watcher = Persona::anonymous(&streamserver.base);
@@ -53,6 +50,5 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
     for program in [&mut api, &mut streamserver, &mut scheduler] {
         assert!(program.terminate().success());
     }
-    let check = sluice_command(folder.path()).arg("check").output().unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    check(folder.path(), &settings);
 }

@@ -2,10 +2,13 @@
 //!
 //! Ending a test with [`App::finish`] fails it when a job is left over or an object is unexplained.
 
+mod backends;
 pub mod clips;
 mod persona;
 pub mod probe;
 mod process;
+mod s3s;
 
+pub use backends::Backends;
 pub use persona::Persona;
-pub use process::{App, Program, resident_kib, sluice_command};
+pub use process::{App, Program, check, resident_kib, sluice_command};

@@ -2,12 +2,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::Persona;
+use super::{Backends, Persona};
 
 const START_S_MAX: u64 = 30;
 const STOP_S_MAX: u64 = 40;
@@ -23,8 +23,9 @@ pub struct Program {
 
 /// `sluice` on a fresh data directory, and the personas who use it.
 pub struct App {
-    // Before the folder, which holds the log: fields are dropped in this order.
+    // Before what it stands on, and the folder, which holds the log: fields are dropped in this order.
     pub program: Program,
+    _backends: Backends,
     pub folder: TempDir,
     settings: Vec<(String, String)>,
     starts: u32,
@@ -157,13 +158,15 @@ impl App {
     /// With settings beside those that give it a place of its own. There is always an admin, `root`.
     pub async fn with(settings: &[(&str, &str)]) -> App {
         let folder = tempfile::tempdir().unwrap();
-        let mut all = vec![
+        let backends = Backends::fresh(folder.path());
+        let mut all = backends.settings().to_vec();
+        all.extend([
             ("SLUICE_ADMIN_USERNAME".to_owned(), "root".to_owned()),
             ("SLUICE_ADMIN_PASSWORD".to_owned(), Persona::PASSWORD.to_owned()),
-        ];
+        ]);
         all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let program = Program::start("sluice", folder.path(), "log-0", &all);
-        App { program, folder, settings: all, starts: 1 }
+        App { program, _backends: backends, folder, settings: all, starts: 1 }
     }
 
     pub fn base(&self) -> &str {
@@ -204,26 +207,32 @@ impl App {
 
     /// `sluice check` finds nothing.
     pub fn check(&self) {
-        let output = sluice_command(self.folder.path()).arg("check").output().unwrap();
-        assert!(
-            output.status.success(),
-            "sluice check: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        check(self.folder.path(), &self.settings);
     }
 
-    /// Files in the object store.
-    pub fn objects(&self) -> Vec<PathBuf> {
-        let mut open = vec![self.folder.path().join("data/objects")];
-        let mut files = Vec::new();
-        while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { open.push(path) } else { files.push(path) }
-            }
-        }
-        files
+    /// Paths in the object store.
+    pub fn objects(&self) -> Vec<String> {
+        let output = sluice(self.folder.path(), &self.settings, "objects");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
+}
+
+/// `sluice check` finds nothing.
+pub fn check(folder: &Path, settings: &[(String, String)]) {
+    let output = sluice(folder, settings, "check");
+    assert!(
+        output.status.success(),
+        "sluice check: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A command of the binary under test, run to its end on what a server of these settings stands on.
+pub fn sluice(folder: &Path, settings: &[(String, String)], command: &str) -> Output {
+    let settings = settings.iter().map(|(name, value)| (name, value));
+    sluice_command(folder).envs(settings).args(command.split(' ')).output().unwrap()
 }
