@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test lint fmt bench campaign-kills campaign-memory clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +26,11 @@ test: web/dist/index.html ## all tests: units, conformance, pipeline, end to end
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
 	cd web && npm test --silent
+
+test-scale: web/dist/index.html ## the same on PostgreSQL, S3 (Garage) and Redis, which are started and stopped
+	@scripts/setup scale
+	cargo build --workspace --tests --bins
+	scripts/servers run scripts/test-scale
 
 lint: web/dist/index.html ## formatting, clippy, licences and sources, TypeScript
 	@scripts/setup lint
