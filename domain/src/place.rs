@@ -51,6 +51,11 @@ pub enum StorePlace {
     },
     /// Credentials, region and endpoint come from the `AWS_*` variables and files that every S3 client reads.
     S3(S3Place),
+    /// Objects are on their way from one to the other; they are read wherever they are.
+    Moving {
+        to: Box<StorePlace>,
+        from: Box<StorePlace>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -108,7 +108,7 @@ async fn still_missing(catalog: &Catalog, store: &dyn Store, object: &StoredObje
 }
 
 /// By an attempt that may still write, or whose objects are on their way out, or by a row made meanwhile.
-async fn explained(catalog: &Catalog, store: &dyn Store, path: &str) -> anyhow::Result<bool> {
+pub async fn explained(catalog: &Catalog, store: &dyn Store, path: &str) -> anyhow::Result<bool> {
     let Ok(key) = path.parse::<ObjectKey>() else { return Ok(false) };
     let attempt = catalog.attempt(key.attempt).await.context("look up an attempt")?;
     if attempt.is_some_and(|attempt| attempt.video == key.video && attempt.state != AttemptState::Committed) {

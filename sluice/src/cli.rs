@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chassis::program::in_runtime;
-use chassis::settings::ServiceName;
+use chassis::settings::{ServiceName, StoreAddress};
 use chassis::{Clock, Failure, Settings};
 use clap::{Parser, Subcommand};
 use domain::DatabasePlace;
@@ -12,6 +12,7 @@ use sql::Catalog;
 
 use crate::doctor::Verdict;
 use crate::embedded::Embedded;
+use crate::moving::{self, Trust};
 use crate::walk::Objects;
 use crate::{check, doctor, start};
 
@@ -37,6 +38,15 @@ enum Command {
     Objects,
     /// Bring the database's schema up to date, and end.
     Migrate,
+    /// Bring the library to another store, beside a server at work. May be stopped and started again.
+    Move {
+        /// Where objects shall be: `disk:/path` or `s3://bucket/prefix`.
+        #[arg(long, value_name = "PLACE")]
+        to_store: StoreAddress,
+        /// Believe that what is there already is right when it has the right length.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Look at FFmpeg, the store, the disk and the clock.
     Doctor,
     /// Print the effective settings with their origin; secrets are hidden.
@@ -69,6 +79,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check) => in_runtime(check_all(&settings)),
         Some(Command::Objects) => in_runtime(list_objects(&settings)),
         Some(Command::Migrate) => in_runtime(migrate(&settings)),
+        Some(Command::Move { to_store, quick }) => in_runtime(move_to(&settings, &to_store, quick)),
         Some(Command::Doctor) => in_runtime(examine(&settings)),
         Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
     };
@@ -118,6 +129,32 @@ async fn migrate(settings: &Settings) -> Result<ExitCode, Failure> {
     let place = DatabasePlace { migrate: true, ..settings.database_place() };
     Catalog::open(&place).await?.close().await;
     println!("The schema is up to date.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn move_to(settings: &Settings, to: &StoreAddress, quick: bool) -> Result<ExitCode, Failure> {
+    // Before the switch the server still writes to the old store; after it, `store` is the new one.
+    let from = if settings.store == *to { settings.store_from.as_ref() } else { Some(&settings.store) };
+    let from = from.ok_or_else(|| {
+        Failure::settings(format!(
+            "SLUICE_STORE is {to} already; set SLUICE_STORE_FROM to where objects were."
+        ))
+    })?;
+    let catalog = Catalog::open(&settings.database_place()).await?;
+    let from_store = store::open(&settings.store_place_at(from)).await?;
+    let to_store = store::open(&settings.store_place_at(to)).await?;
+    let trust = if quick { Trust::Lengths } else { Trust::Nothing };
+    let moved = moving::move_objects(&catalog, &*from_store, &*to_store, trust).await;
+    catalog.close().await;
+    println!("{}", moved.map_err(|error| Failure::software("move", error))?);
+    if settings.store == *to {
+        println!("Everything is in {to}. Start every service without SLUICE_STORE_FROM; then {from} may go.");
+    } else {
+        println!(
+            "Everything that was in {from} is in {to}. Now start every service with SLUICE_STORE={to} and \
+             SLUICE_STORE_FROM={from}, then run this again with the same two."
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod doctor;
 mod embedded;
+mod moving;
 mod start;
 mod walk;
 

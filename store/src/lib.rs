@@ -10,6 +10,7 @@ mod disk;
 mod error;
 mod faulty;
 mod memory;
+mod moving;
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,6 +28,7 @@ pub use disk::Disk;
 pub use error::StoreError;
 pub use faulty::{Faulty, Weather};
 pub use memory::Memory;
+pub use moving::Moving;
 
 /// Blocks that [`Store::read`] yields are at most this long, so that a slow reader holds little memory.
 pub const READ_BLOCK_BYTES_MAX: usize = 256 * 1024;
@@ -48,6 +50,10 @@ pub async fn open(place: &StorePlace) -> Result<Arc<dyn Store>, StartError> {
                 ))
             })?;
             Ok(Arc::new(disk))
+        }
+        StorePlace::Moving { to, from } => {
+            let (to, from) = (Box::pin(open(to)).await?, Box::pin(open(from)).await?);
+            Ok(Arc::new(Moving::new(to, from)))
         }
         StorePlace::S3(_) => Err(StartError::settings("S3 is not there yet.")),
     }

@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, RenditionName, Timestamp, TrackKind, VideoId};
 use futures::TryStreamExt;
-use store::{Crc64Nvme, Disk, Faulty, Memory, READ_BLOCK_BYTES_MAX, Store, StoreError, Weather};
+use store::{Crc64Nvme, Disk, Faulty, Memory, Moving, READ_BLOCK_BYTES_MAX, Store, StoreError, Weather};
 
 fn parts(number: u8) -> IdParts {
     IdParts { now: Timestamp::from_unix_ms(1_790_000_000_000 + i64::from(number)), random: [number; 10] }
@@ -290,4 +291,36 @@ async fn memory() {
 #[tokio::test]
 async fn faulty_in_fine_weather() {
     conforms(&Faulty::new(Memory::new(), 1, Weather::default())).await;
+}
+
+#[tokio::test]
+async fn moving() {
+    let folder = tempfile::tempdir().unwrap();
+    let (to, from) = (Arc::new(Memory::new()), Arc::new(Disk::open(folder.path()).unwrap()));
+    conforms(&Moving::new(to, from)).await;
+}
+
+#[tokio::test]
+async fn while_moving_an_object_is_wherever_it_is_and_gone_from_both() {
+    let (to, from): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(Memory::new()), Arc::new(Memory::new()));
+    let store = Moving::new(to.clone(), from.clone());
+    let (old, both) = (source(1), source(2));
+    put(&*from, &old, &pattern(10)).await;
+    put(&*from, &both, &pattern(20)).await;
+    put(&*to, &both, &pattern(20)).await;
+    put(&store, &source(3), &pattern(30)).await;
+    assert_eq!(from.head(&source(3)).await.unwrap(), None);
+    assert_eq!(get(&store, &old, 0..10).await, pattern(10));
+    assert_eq!(get(&store, &both, 5..20).await, pattern(20)[5..]);
+    assert_eq!(listed(&store, "").await, [old.path(), both.path(), source(3).path()]);
+    let unfinished = from.create(&source(4)).await.unwrap();
+    let named = store.list_unfinished(None, 10).await.unwrap();
+    assert_eq!(named.len(), 1);
+    assert!(store.list_unfinished(Some(&named[0].name), 10).await.unwrap().is_empty());
+    store.remove_unfinished(&named[0].name).await.unwrap();
+    assert!(unfinished.finish().await.is_err());
+    for (_, result) in store.delete(&[old.path(), both.path(), source(3).path()]).await {
+        result.unwrap();
+    }
+    assert!(listed(&*to, "").await.is_empty() && listed(&*from, "").await.is_empty());
 }

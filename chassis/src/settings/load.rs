@@ -114,6 +114,9 @@ impl Settings {
         if characters.is_some_and(|count| !(8..=128).contains(&count)) {
             return conflict("admin_password", "8 to 128 characters");
         }
+        if self.store_from.as_ref() == Some(&self.store) {
+            return conflict("store_from", "another place than store, or nothing");
+        }
         if self.jobs.heartbeat_s * 2 > self.jobs.lease_s {
             return conflict(
                 "jobs.heartbeat_s",

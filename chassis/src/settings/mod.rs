@@ -93,6 +93,7 @@ pub struct Settings {
     pub database_url: Option<String>,
     pub database_read_url: Option<String>,
     pub store: StoreAddress,
+    pub store_from: Option<StoreAddress>,
     pub redis_url: Option<String>,
     pub admin_username: Option<String>,
     pub admin_password: Option<String>,
@@ -236,6 +237,7 @@ impl Settings {
             database_url: None,
             database_read_url: None,
             store: StoreAddress::Disk(None),
+            store_from: None,
             redis_url: None,
             database: Database::default(),
             s3: S3::default(),
@@ -306,7 +308,11 @@ impl Settings {
 
     /// Where objects are.
     pub fn store_place(&self) -> StorePlace {
-        self.store_place_at(&self.store)
+        let to = self.store_place_at(&self.store);
+        match &self.store_from {
+            Some(from) => StorePlace::Moving { to: Box::new(to), from: Box::new(self.store_place_at(from)) },
+            None => to,
+        }
     }
 
     /// Where objects would be at another address.

@@ -142,6 +142,12 @@ pub static TABLE: &[Setting] = &[
         "Where objects are: `disk` (in data_dir), `disk:/path`, or `s3://bucket/prefix`, for which credentials, region and endpoint come from the usual AWS_* variables."
     ),
     setting!(
+        "store_from",
+        store_from,
+        None,
+        "Where objects were, while `sluice move` brings them to `store`: what is not there yet is read from here."
+    ),
+    setting!(
         "redis_url",
         redis_url,
         None,

@@ -172,6 +172,14 @@ impl Value for StoreAddress {
     }
 }
 
+impl std::str::FromStr for StoreAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        StoreAddress::parse(text).map_err(|allowed| format!("allowed is {allowed}"))
+    }
+}
+
 /// An http address without query; a slash at the end is dropped where it is used.
 pub struct Url;
 

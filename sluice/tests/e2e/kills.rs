@@ -11,10 +11,14 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// SplitMix64: the points are random, and the same for the same seed.
-struct Points(u64);
+pub struct Points(u64);
 
 impl Points {
-    fn next_below(&mut self, bound: u64) -> u64 {
+    pub fn new(seed: u64) -> Points {
+        Points(seed)
+    }
+
+    pub fn next_below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -9,6 +9,7 @@ mod import_table;
 mod kills;
 mod life;
 mod memory;
+mod moving;
 mod pipeline;
 mod readme;
 mod separate;

@@ -2,7 +2,7 @@
 //!
 //! Ending a test with [`App::finish`] fails it when a job is left over or an object is unexplained.
 
-mod backends;
+pub mod backends;
 pub mod clips;
 mod persona;
 pub mod probe;

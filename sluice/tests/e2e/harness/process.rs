@@ -26,6 +26,7 @@ pub struct App {
     // Before what it stands on, and the folder, which holds the log: fields are dropped in this order.
     pub program: Program,
     _backends: Backends,
+    more_backends: Vec<Backends>,
     pub folder: TempDir,
     settings: Vec<(String, String)>,
     starts: u32,
@@ -166,7 +167,7 @@ impl App {
         ]);
         all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let program = Program::start("sluice", folder.path(), "log-0", &all);
-        App { program, _backends: backends, folder, settings: all, starts: 1 }
+        App { program, _backends: backends, more_backends: Vec::new(), folder, settings: all, starts: 1 }
     }
 
     pub fn base(&self) -> &str {
@@ -196,6 +197,33 @@ impl App {
         let log_name = format!("log-{}", self.starts);
         self.starts += 1;
         self.program = Program::start("sluice", self.folder.path(), &log_name, &self.settings);
+    }
+
+    /// The address of another store of this kind (`s3s`, `garage`), which the settings then also know how to reach.
+    pub fn add_store(&mut self, kind: &str) -> String {
+        let more = Backends::of("sqlite", kind, self.folder.path());
+        let (address, rest): (Vec<_>, Vec<_>) =
+            more.settings().iter().cloned().partition(|(name, _)| name == "SLUICE_STORE");
+        self.settings.extend(rest);
+        self.more_backends.push(more);
+        address[0].1.clone()
+    }
+
+    /// A setting of every later start and command; nothing takes it away.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A command of the binary under test on what this server stands on, ready to run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = sluice_command(self.folder.path());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value))).args(arguments);
+        command
     }
 
     /// Ends the server as an operator would, and has `sluice check` look over what it left.
