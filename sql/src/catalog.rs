@@ -1,18 +1,16 @@
 //! The door to the database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{DatabasePlace, SessionId, StartError, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Any, AnyPool, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Executor, Transaction};
 
-use crate::SqlError;
 use crate::dialect::{Dialect, Role};
-
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+use crate::{SqlError, schema};
 
 /// How long a call waits for a connection before it says that the database does not answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,37 +18,53 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Every row there is. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Catalog {
+    /// What they answer is as new as the last commit.
     pub(crate) readers: AnyPool,
+    /// Of a replica, if there is one: what they answer may be some seconds old. For what is only shown.
+    pub(crate) lagging_readers: AnyPool,
     pub(crate) writer: AnyPool,
-    dialect: Dialect,
+    pub(crate) dialect: Dialect,
 }
 
 /// A transaction that writes.
 pub(crate) type Tx = Transaction<'static, Any>;
 
 impl Catalog {
-    /// Connects, and brings the schema up to date.
+    /// Connects, and brings the schema up to date where the place says so.
     pub async fn open(place: &DatabasePlace) -> Result<Catalog, StartError> {
-        Catalog::connect(place).await.map_err(|error| {
-            let text = format!(
-                "The database ({}) cannot be opened: {error}. See DATABASE_URL and SLUICE_DATA_DIR.",
-                place.origin
-            );
-            match error {
-                SqlError::NewerSchema { .. } | SqlError::UnknownDatabase { .. } => StartError::settings(text),
-                _ => StartError::unavailable(text),
-            }
-        })
+        Catalog::connect(place).await.map_err(|error| start_error(place, error))
+    }
+
+    /// Brings the schema up to date, whatever the place says.
+    pub async fn migrate(place: &DatabasePlace) -> Result<(), StartError> {
+        let place = DatabasePlace { migrate: true, ..place.clone() };
+        Catalog::prepare_schema(&place).await.map_err(|error| start_error(&place, error))
     }
 
     async fn connect(place: &DatabasePlace) -> Result<Catalog, SqlError> {
+        Catalog::prepare_schema(place).await?;
+        let dialect = Dialect::of(&place.url)?;
+        let writer = pool(dialect, Role::Writer, &place.url, place).await?;
+        let readers = pool(dialect, Role::Reader, &place.url, place).await?;
+        let lagging_readers = match &place.read_url {
+            Some(url) => pool(Dialect::of(url)?, Role::Reader, url, place).await?,
+            None => readers.clone(),
+        };
+        Ok(Catalog { readers, lagging_readers, writer, dialect })
+    }
+
+    async fn prepare_schema(place: &DatabasePlace) -> Result<(), SqlError> {
         sqlx::any::install_default_drivers();
         let dialect = Dialect::of(&place.url)?;
-        let url = dialect.connect_url(&place.url);
-        let writer = pool(dialect, Role::Writer, dialect.writers_max(), &url).await?;
-        MIGRATOR.run(&writer).await.map_err(migration_error)?;
-        let readers = pool(dialect, Role::Reader, dialect.readers_max(), &url).await?;
-        Ok(Catalog { readers, writer, dialect })
+        let mut connection = AnyConnection::connect(&dialect.connect_url(&place.url)).await?;
+        connection.execute(AssertSqlSafe(dialect.connection_setup(Role::Migrator, place))).await?;
+        let ready = if place.migrate {
+            schema::migrate(dialect, &mut connection).await
+        } else {
+            schema::require_current(dialect, &mut connection).await
+        };
+        connection.close().await?;
+        ready
     }
 
     /// The database's clock: what leases of several machines are compared by.
@@ -102,6 +116,7 @@ impl Catalog {
     /// Writes what is pending and closes every connection.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.lagging_readers.close().await;
         self.writer.close().await;
     }
 
@@ -110,23 +125,30 @@ impl Catalog {
     }
 }
 
-async fn pool(dialect: Dialect, role: Role, connections_max: u32, url: &str) -> Result<AnyPool, SqlError> {
+async fn pool(dialect: Dialect, role: Role, url: &str, place: &DatabasePlace) -> Result<AnyPool, SqlError> {
+    let setup: Arc<str> = dialect.connection_setup(role, place).into();
     let options = AnyPoolOptions::new()
-        .max_connections(connections_max)
+        .max_connections(dialect.connections_max(role, place))
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(move |connection, _| {
+            let setup = setup.clone();
             Box::pin(async move {
-                connection.execute(dialect.connection_setup(role)).await?;
+                connection.execute(AssertSqlSafe(setup)).await?;
                 Ok(())
             })
         });
-    Ok(options.connect(url).await?)
+    Ok(options.connect(&dialect.connect_url(url)).await?)
 }
 
-fn migration_error(error: MigrateError) -> SqlError {
+fn start_error(place: &DatabasePlace, error: SqlError) -> StartError {
+    let text = format!(
+        "The database ({}) cannot be opened: {error}. See DATABASE_URL and SLUICE_DATA_DIR.",
+        place.origin
+    );
     match error {
-        MigrateError::VersionMissing(migration) => SqlError::NewerSchema { migration },
-        MigrateError::Execute(error) => error.into(),
-        other => SqlError::Migration(other),
+        SqlError::NewerSchema { .. } | SqlError::OlderSchema { .. } | SqlError::UnknownDatabase { .. } => {
+            StartError::settings(text)
+        }
+        _ => StartError::unavailable(text),
     }
 }

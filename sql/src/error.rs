@@ -19,9 +19,16 @@ pub enum SqlError {
          start that version, or restore a backup made before the upgrade"
     )]
     NewerSchema { migration: i64 },
+    #[error(
+        "its schema is older than this program (migration {migration} is missing), and this process was told not \
+         to change it; run `sluice migrate` once"
+    )]
+    OlderSchema { migration: i64 },
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
-    #[error("`{url}` names no database that is supported; write sqlite://<path>")]
+    #[error(
+        "`{url}` names no database that is supported; write sqlite://<path> or postgres://<user>:<password>@<host>:<port>/<database>"
+    )]
     UnknownDatabase { url: String },
 }
 

@@ -1,9 +1,11 @@
 //! Jobs: leased rows with a fence. A claim raises the token, and every later write carries it.
 
 use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use crate::catalog::Tx;
+use crate::dialect::{Dialect, Lock};
 use crate::row::{instant, instant_opt, int, natural, parsed, text};
 use crate::{Catalog, FencedError, SqlError};
 
@@ -65,7 +67,7 @@ impl Catalog {
             reclaim(&mut tx, kind, claim.attempts_max, now).await?;
             let free = claim.limit.saturating_sub(leases.len());
             if free > 0 {
-                leases.extend(claim_kind(&mut tx, kind, claim, free, now).await?);
+                leases.extend(claim_kind(self.dialect, &mut tx, kind, claim, free, now).await?);
             }
         }
         tx.commit().await?;
@@ -103,13 +105,15 @@ impl Catalog {
         let mut tx = self.begin().await?;
         let kept = sqlx::query(
             "-- jobs.heartbeat
-             UPDATE jobs SET lease_until = $3, progress = coalesce($4, progress)
+             UPDATE jobs SET lease_until = $3, progress = CASE WHEN $4 < 0.0 THEN progress ELSE $4 END
              WHERE id = $1 AND state = 'running' AND token = $2 AND lease_until >= $5",
         )
         .bind(lease.job.id.to_string())
         .bind(lease.token)
         .bind(lease_until.unix_ms())
-        .bind(progress.map(|progress| progress.clamp(0.0, 1.0)))
+        // Never NULL, whose type the Any driver gets wrong for floating-point numbers: PostgreSQL would keep it
+        // with the prepared statement, and refuse the first number that follows.
+        .bind(progress.map_or(-1.0, |progress| progress.clamp(0.0, 1.0)))
         .bind(now.unix_ms())
         .execute(&mut *tx)
         .await?;
@@ -263,6 +267,7 @@ async fn reclaim(tx: &mut Tx, kind: JobKind, attempts_max: u32, now: Timestamp) 
 }
 
 async fn claim_kind(
+    dialect: Dialect,
     tx: &mut Tx,
     kind: JobKind,
     claim: &Claim<'_>,
@@ -270,14 +275,19 @@ async fn claim_kind(
     now: Timestamp,
 ) -> Result<Vec<Lease>, SqlError> {
     let lease_until = now.plus_ms(claim.lease_ms);
-    let rows = sqlx::query(
+    // Whoever else claims at this instant takes others: nobody waits. Chosen apart from the update, because a
+    // planner may run what stands in a condition more than once, and would then take more than the limit.
+    let take = dialect.lock(Lock::WriteFree);
+    let rows = sqlx::query(AssertSqlSafe(format!(
         "-- jobs.claim
+         WITH due AS MATERIALIZED (
+           SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
+           ORDER BY run_at, id LIMIT $5 {take})
          UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
            lease_until = $4, started_at = $2, progress = 0.0
-         WHERE id IN (SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
-                      ORDER BY run_at, id LIMIT $5)
-         RETURNING id, kind, video_id, payload, attempts, token, created_at, postponed_since",
-    )
+         WHERE id IN (SELECT id FROM due)
+         RETURNING id, kind, video_id, payload, attempts, token, created_at, postponed_since"
+    )))
     .bind(kind.as_str())
     .bind(now.unix_ms())
     .bind(claim.worker)

@@ -17,6 +17,7 @@ mod publications;
 mod publishing;
 mod queue;
 mod row;
+mod schema;
 mod sessions;
 mod uploads;
 mod users;

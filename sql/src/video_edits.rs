@@ -68,7 +68,7 @@ impl Catalog {
             "-- videos.update
              UPDATE videos SET title = coalesce($2, title), description = coalesce($3, description),
                tags = coalesce($4, tags), visibility = coalesce($5, visibility),
-               cover_at_s = coalesce($6, cover_at_s), updated_at = $7
+               cover_at_s = CASE WHEN $6 < 0.0 THEN cover_at_s ELSE $6 END, updated_at = $7
              WHERE id = $1 AND (gone_at IS NULL OR gone_at > $7)
              RETURNING state, cover_at_s",
         )
@@ -77,7 +77,8 @@ impl Catalog {
         .bind(patch.description.clone())
         .bind(patch.tags.as_deref().map(tags_json))
         .bind(patch.visibility.map(Visibility::as_str))
-        .bind(patch.cover_at_s)
+        // Never NULL: see jobs.heartbeat.
+        .bind(patch.cover_at_s.unwrap_or(-1.0))
         .bind(now.unix_ms())
         .fetch_optional(&mut *tx)
         .await?;

@@ -3,6 +3,7 @@ use sql::{
     BeginUpload, CancelDeletion, CompleteUpload, DeleteVideo, Deletion, FencedError, NewDeletion, RetryJob,
 };
 
+use crate::both;
 use crate::world::{ALL, LEASE_MS, World};
 
 async fn delete_at(world: &mut World, video: VideoId, due_at: Timestamp) -> Deletion {
@@ -28,9 +29,8 @@ async fn purge(world: &mut World) {
     world.catalog.finish_purge(&lease, world.now, world.now).await.unwrap();
 }
 
-#[tokio::test]
-async fn in_every_state_a_deleted_video_is_gone_at_once_and_then_for_good() {
-    let mut world = World::new().await;
+both!(in_every_state_a_deleted_video_is_gone_at_once_and_then_for_good);
+async fn in_every_state_a_deleted_video_is_gone_at_once_and_then_for_good(mut world: World) {
     let awaiting = world.video().await;
     let ready = world.ready().await;
     let playable = world.playable(2).await;
@@ -62,9 +62,8 @@ async fn in_every_state_a_deleted_video_is_gone_at_once_and_then_for_good() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_running_transcode_cannot_commit_after_the_tombstone() {
-    let mut world = World::new().await;
+both!(a_running_transcode_cannot_commit_after_the_tombstone);
+async fn a_running_transcode_cannot_commit_after_the_tombstone(mut world: World) {
     let video = world.playable(2).await;
     let leases = world.claim_all(&[JobKind::Encode]).await;
     delete(&mut world, video).await;
@@ -82,10 +81,9 @@ async fn a_running_transcode_cannot_commit_after_the_tombstone() {
     assert_eq!(world.catalog.writers_until(video, world.now).await.unwrap(), None);
 }
 
+both!(the_tombstone_ends_every_attempt);
 /// A purge that is cut short leaves rows of objects that are gone; a check must be able to tell.
-#[tokio::test]
-async fn the_tombstone_ends_every_attempt() {
-    let mut world = World::new().await;
+async fn the_tombstone_ends_every_attempt(mut world: World) {
     let video = world.ready().await;
     delete(&mut world, video).await;
     for object in world.catalog.objects_after(None, 100).await.unwrap() {
@@ -95,9 +93,8 @@ async fn the_tombstone_ends_every_attempt() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn an_upload_under_way_ends_with_its_video() {
-    let mut world = World::new().await;
+both!(an_upload_under_way_ends_with_its_video);
+async fn an_upload_under_way_ends_with_its_video(mut world: World) {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
     delete(&mut world, video).await;
@@ -119,9 +116,8 @@ async fn an_upload_under_way_ends_with_its_video() {
     );
 }
 
-#[tokio::test]
-async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled() {
-    let mut world = World::new().await;
+both!(until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled);
+async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled(mut world: World) {
     let video = world.ready().await;
     let due_at = world.now.plus_s(60);
     let deletion = delete_at(&mut world, video, due_at).await;
@@ -150,9 +146,8 @@ async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn the_last_accepted_time_wins() {
-    let mut world = World::new().await;
+both!(the_last_accepted_time_wins);
+async fn the_last_accepted_time_wins(mut world: World) {
     let video = world.ready().await;
     let (hour, minute) = (world.now.plus_s(3600), world.now.plus_s(60));
     let first = delete_at(&mut world, video, hour).await;
@@ -167,9 +162,8 @@ async fn the_last_accepted_time_wins() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_dead_job_of_a_deleted_video_stays_dead() {
-    let mut world = World::new().await;
+both!(a_dead_job_of_a_deleted_video_stays_dead);
+async fn a_dead_job_of_a_deleted_video_stays_dead(mut world: World) {
     let video = world.uploaded().await;
     let lease = world.claim(JobKind::Ingest).await;
     world.catalog.fail_job(&lease, "poison", None, world.now).await.unwrap();
@@ -180,9 +174,8 @@ async fn a_dead_job_of_a_deleted_video_stays_dead() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_purge_that_gave_up_can_be_called_back() {
-    let mut world = World::new().await;
+both!(a_purge_that_gave_up_can_be_called_back);
+async fn a_purge_that_gave_up_can_be_called_back(mut world: World) {
     let video = world.ready().await;
     let deletion = delete(&mut world, video).await;
     let lease = world.claim(JobKind::Purge).await;

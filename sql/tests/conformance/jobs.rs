@@ -3,11 +3,11 @@ use std::collections::HashSet;
 use domain::{JobKind, JobState, MediaProblem, RenditionState, VideoState};
 use sql::{Claim, FencedError, Lease, RetryJob};
 
+use crate::both;
 use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn eight_claimers_take_each_job_once() {
-    let mut world = World::new().await;
+both!(eight_claimers_take_each_job_once);
+async fn eight_claimers_take_each_job_once(mut world: World) {
     for _ in 0..100 {
         world.uploaded().await;
     }
@@ -32,9 +32,8 @@ async fn eight_claimers_take_each_job_once() {
     assert_eq!((leases.len(), jobs.len()), (100, 100));
 }
 
-#[tokio::test]
-async fn what_makes_playable_goes_before_encodes_and_old_before_new() {
-    let mut world = World::new().await;
+both!(what_makes_playable_goes_before_encodes_and_old_before_new);
+async fn what_makes_playable_goes_before_encodes_and_old_before_new(mut world: World) {
     let first = world.playable(2).await;
     world.advance_ms(1000);
     let second = world.uploaded().await;
@@ -45,9 +44,8 @@ async fn what_makes_playable_goes_before_encodes_and_old_before_new() {
     assert_eq!(leases[1].job.payload, r#"{"chunk":0}"#);
 }
 
-#[tokio::test]
-async fn a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video() {
-    let mut world = World::new().await;
+both!(a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video);
+async fn a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video(mut world: World) {
     let video = world.uploaded().await;
     for attempt in 1..=ATTEMPTS_MAX {
         let lease = world.claim(JobKind::Ingest).await;
@@ -76,9 +74,8 @@ async fn a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn heartbeats_keep_a_lease_and_show_progress() {
-    let mut world = World::new().await;
+both!(heartbeats_keep_a_lease_and_show_progress);
+async fn heartbeats_keep_a_lease_and_show_progress(mut world: World) {
     let video = world.playable(1).await;
     let lease = world.claim(JobKind::Encode).await;
     let before = world.seen(video).await.progress;
@@ -96,9 +93,8 @@ async fn heartbeats_keep_a_lease_and_show_progress() {
     assert!(matches!(late, Err(FencedError::LeaseLost)));
 }
 
-#[tokio::test]
-async fn a_released_job_loses_no_attempt_and_a_failed_one_waits() {
-    let mut world = World::new().await;
+both!(a_released_job_loses_no_attempt_and_a_failed_one_waits);
+async fn a_released_job_loses_no_attempt_and_a_failed_one_waits(mut world: World) {
     world.uploaded().await;
     let lease = world.claim(JobKind::Ingest).await;
     let attempt = world.begin(&lease).await;
@@ -117,9 +113,8 @@ async fn a_released_job_loses_no_attempt_and_a_failed_one_waits() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_postponed_job_tells_since_when_until_it_fails_otherwise() {
-    let mut world = World::new().await;
+both!(a_postponed_job_tells_since_when_until_it_fails_otherwise);
+async fn a_postponed_job_tells_since_when_until_it_fails_otherwise(mut world: World) {
     world.uploaded().await;
     let first = world.now;
     for _ in 0..3 {
@@ -136,9 +131,8 @@ async fn a_postponed_job_tells_since_when_until_it_fails_otherwise() {
     assert_eq!(world.claim(JobKind::Ingest).await.job.postponed_since, None);
 }
 
-#[tokio::test]
-async fn a_refused_file_is_not_tried_again() {
-    let mut world = World::new().await;
+both!(a_refused_file_is_not_tried_again);
+async fn a_refused_file_is_not_tried_again(mut world: World) {
     let video = world.uploaded().await;
     let lease = world.claim(JobKind::Ingest).await;
     world.catalog.start_processing(&lease, world.now).await.unwrap();
@@ -153,9 +147,8 @@ async fn a_refused_file_is_not_tried_again() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back() {
-    let mut world = World::new().await;
+both!(one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back);
+async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back(mut world: World) {
     let video = world.playable(3).await;
     let leases = world.claim_all(&[JobKind::Encode]).await;
     world.encode(&leases[0], 0).await.unwrap();
@@ -174,9 +167,8 @@ async fn one_dead_encode_stops_its_siblings_and_a_retry_calls_all_back() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_dead_assembly_unpublishes_nothing_and_can_be_called_back() {
-    let mut world = World::new().await;
+both!(a_dead_assembly_unpublishes_nothing_and_can_be_called_back);
+async fn a_dead_assembly_unpublishes_nothing_and_can_be_called_back(mut world: World) {
     let video = world.playable(1).await;
     let lease = world.claim(JobKind::Encode).await;
     world.encode(&lease, 0).await.unwrap();
@@ -190,9 +182,8 @@ async fn a_dead_assembly_unpublishes_nothing_and_can_be_called_back() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn an_encode_whose_worker_is_lost_for_good_unpublishes_nothing() {
-    let mut world = World::new().await;
+both!(an_encode_whose_worker_is_lost_for_good_unpublishes_nothing);
+async fn an_encode_whose_worker_is_lost_for_good_unpublishes_nothing(mut world: World) {
     let video = world.playable(1).await;
     for _ in 0..ATTEMPTS_MAX {
         world.claim(JobKind::Encode).await;
@@ -202,9 +193,8 @@ async fn an_encode_whose_worker_is_lost_for_good_unpublishes_nothing() {
     still_playable(&world, video).await;
 }
 
-#[tokio::test]
-async fn a_file_that_plays_is_not_refused_any_more_and_its_encode_can_be_called_back() {
-    let mut world = World::new().await;
+both!(a_file_that_plays_is_not_refused_any_more_and_its_encode_can_be_called_back);
+async fn a_file_that_plays_is_not_refused_any_more_and_its_encode_can_be_called_back(mut world: World) {
     let video = world.playable(2).await;
     let leases = world.claim_all(&[JobKind::Encode]).await;
     let detail = "It ends early.";
@@ -234,10 +224,9 @@ async fn still_playable(world: &World, video: domain::VideoId) {
     world.check().await;
 }
 
+both!(a_lost_lease_writes_nothing);
 /// Every function that takes a lease, after the lease was lost.
-#[tokio::test]
-async fn a_lost_lease_writes_nothing() {
-    let mut world = World::new().await;
+async fn a_lost_lease_writes_nothing(mut world: World) {
     let video = world.uploaded().await;
     let lost = world.claim(JobKind::Ingest).await;
     let attempt = world.begin(&lost).await;
@@ -285,9 +274,8 @@ async fn a_lost_lease_writes_nothing() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn depths_tell_what_waits_and_since_when() {
-    let mut world = World::new().await;
+both!(depths_tell_what_waits_and_since_when);
+async fn depths_tell_what_waits_and_since_when(mut world: World) {
     let since = world.now;
     world.uploaded().await;
     world.advance_ms(5000);

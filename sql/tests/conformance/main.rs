@@ -1,6 +1,8 @@
-//! One suite for every database the catalog speaks to. A database is a [`world::Database`]; today SQLite.
+//! One suite for every database the catalog speaks to. PostgreSQL is the cluster that `SLUICE_TEST_POSTGRES`
+//! names.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod database;
 mod deletions;
 mod jobs;
 mod people;

@@ -1,6 +1,7 @@
 use domain::{IdParts, Role, VideoId};
 use sql::{Audience, CreateUser, NewComment, NewSession, NewUser, UpdateUser, UserPatch, VideoFilter};
 
+use crate::both;
 use crate::world::World;
 
 fn named(world: &mut World, username: &str, email: &str) -> NewUser {
@@ -14,9 +15,8 @@ fn named(world: &mut World, username: &str, email: &str) -> NewUser {
     }
 }
 
-#[tokio::test]
-async fn names_and_addresses_are_taken_once() {
-    let mut world = World::new().await;
+both!(names_and_addresses_are_taken_once);
+async fn names_and_addresses_are_taken_once(mut world: World) {
     let alice = named(&mut world, "alice", "a@example.org");
     let created = world.catalog.create_user(&alice, world.now).await.unwrap();
     assert!(matches!(created, CreateUser::Created(user) if user.id == alice.id && user.bio.is_empty()));
@@ -34,9 +34,8 @@ async fn names_and_addresses_are_taken_once() {
     assert!(world.catalog.credentials("nobody").await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_profile_keeps_what_a_patch_leaves_out() {
-    let mut world = World::new().await;
+both!(a_profile_keeps_what_a_patch_leaves_out);
+async fn a_profile_keeps_what_a_patch_leaves_out(mut world: World) {
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let patch = UserPatch {
         bio: Some("Sails.".to_owned()),
@@ -59,9 +58,8 @@ async fn a_profile_keeps_what_a_patch_leaves_out() {
     assert!(matches!(world.catalog.update_user(nobody, &patch, world.now).await, Ok(UpdateUser::NotFound)));
 }
 
-#[tokio::test]
-async fn admins() {
-    let mut world = World::new().await;
+both!(admins);
+async fn admins(mut world: World) {
     assert!(!world.catalog.admin_exists().await.unwrap());
     let first = named(&mut world, "root", "r@example.org");
     assert!(world.catalog.create_first_admin(&first, world.now).await.unwrap());
@@ -78,9 +76,8 @@ async fn admins() {
     assert_eq!((credentials.user.role, &*credentials.password_hash), (Role::Admin, "new hash"));
 }
 
-#[tokio::test]
-async fn sessions_end_by_revocation_expiry_and_deletion() {
-    let mut world = World::new().await;
+both!(sessions_end_by_revocation_expiry_and_deletion);
+async fn sessions_end_by_revocation_expiry_and_deletion(mut world: World) {
     let alice = world.user("alice").await;
     let mut sessions = Vec::new();
     for _ in 0..3 {
@@ -103,9 +100,8 @@ async fn sessions_end_by_revocation_expiry_and_deletion() {
     assert!(!world.catalog.create_session(&new, world.now).await.unwrap());
 }
 
-#[tokio::test]
-async fn a_deleted_account_takes_its_sessions_videos_and_comments_along() {
-    let mut world = World::new().await;
+both!(a_deleted_account_takes_its_sessions_videos_and_comments_along);
+async fn a_deleted_account_takes_its_sessions_videos_and_comments_along(mut world: World) {
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let (of_alice, of_bob) = (world.video_of(alice).await, world.video_of(bob).await);
     let comment = NewComment { id: world.id(), video: of_bob, author: alice, content: "!".to_owned() };
@@ -128,9 +124,8 @@ async fn a_deleted_account_takes_its_sessions_videos_and_comments_along() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn comments_are_counted_and_paged_newest_first() {
-    let mut world = World::new().await;
+both!(comments_are_counted_and_paged_newest_first);
+async fn comments_are_counted_and_paged_newest_first(mut world: World) {
     let (alice, video) = (world.user("alice").await, world.video().await);
     let mut ids = Vec::new();
     for n in 0..5 {

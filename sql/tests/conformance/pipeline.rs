@@ -1,11 +1,11 @@
 use domain::{JobKind, RenditionName, RenditionState, VideoState};
 use sql::FencedError;
 
+use crate::both;
 use crate::world::{IngestParts, LEASE_MS, World};
 
-#[tokio::test]
-async fn an_upload_becomes_playable_then_ready() {
-    let mut world = World::new().await;
+both!(an_upload_becomes_playable_then_ready);
+async fn an_upload_becomes_playable_then_ready(mut world: World) {
     let video = world.playable(2).await;
     let seen = world.seen(video).await;
     assert_eq!((seen.state, seen.duration_s), (VideoState::Playable, Some(10.0)));
@@ -46,9 +46,8 @@ async fn an_upload_becomes_playable_then_ready() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_source_that_browsers_cannot_play_waits_for_its_rungs() {
-    let mut world = World::new().await;
+both!(a_source_that_browsers_cannot_play_waits_for_its_rungs);
+async fn a_source_that_browsers_cannot_play_waits_for_its_rungs(mut world: World) {
     let video = world.uploaded().await;
     let lease = world.claim(JobKind::Ingest).await;
     world.catalog.start_processing(&lease, world.now).await.unwrap();
@@ -74,17 +73,15 @@ async fn a_source_that_browsers_cannot_play_waits_for_its_rungs() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_source_without_rungs_is_ready_at_once() {
-    let mut world = World::new().await;
+both!(a_source_without_rungs_is_ready_at_once);
+async fn a_source_without_rungs_is_ready_at_once(mut world: World) {
     let video = world.playable(0).await;
     assert_eq!(world.seen(video).await.state, VideoState::Ready);
     world.check().await;
 }
 
-#[tokio::test]
-async fn what_the_sweeper_declared_lost_cannot_be_committed() {
-    let mut world = World::new().await;
+both!(what_the_sweeper_declared_lost_cannot_be_committed);
+async fn what_the_sweeper_declared_lost_cannot_be_committed(mut world: World) {
     let video = world.uploaded().await;
     let lease = world.claim(JobKind::Ingest).await;
     world.catalog.start_processing(&lease, world.now).await.unwrap();

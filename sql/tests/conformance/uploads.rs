@@ -1,11 +1,11 @@
 use domain::{JobKind, VideoState};
 use sql::{BeginUpload, CompleteUpload};
 
+use crate::both;
 use crate::world::{LEASE_MS, World};
 
-#[tokio::test]
-async fn of_two_uploads_one_wins_and_the_answer_can_be_asked_for_again() {
-    let mut world = World::new().await;
+both!(of_two_uploads_one_wins_and_the_answer_can_be_asked_for_again);
+async fn of_two_uploads_one_wins_and_the_answer_can_be_asked_for_again(mut world: World) {
     let video = world.video().await;
     let (first, second) = (world.begin_upload(video).await, world.begin_upload(video).await);
     let (first, second) = (world.upload(video, first), world.upload(video, second));
@@ -30,9 +30,8 @@ async fn of_two_uploads_one_wins_and_the_answer_can_be_asked_for_again() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn an_upload_that_stopped_answering_is_swept_and_cannot_commit() {
-    let mut world = World::new().await;
+both!(an_upload_that_stopped_answering_is_swept_and_cannot_commit);
+async fn an_upload_that_stopped_answering_is_swept_and_cannot_commit(mut world: World) {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
     assert!(world.catalog.extend_upload(attempt, world.now.plus_ms(2 * LEASE_MS)).await.unwrap());
@@ -53,9 +52,8 @@ async fn an_upload_that_stopped_answering_is_swept_and_cannot_commit() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn an_abandoned_upload_is_swept() {
-    let mut world = World::new().await;
+both!(an_abandoned_upload_is_swept);
+async fn an_abandoned_upload_is_swept(mut world: World) {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
     world.catalog.abandon_upload(attempt, world.now).await.unwrap();
@@ -63,9 +61,8 @@ async fn an_abandoned_upload_is_swept() {
     assert_eq!(stale, [(video, attempt)]);
 }
 
-#[tokio::test]
-async fn a_wait_for_an_upload_ends_unless_one_is_being_written() {
-    let mut world = World::new().await;
+both!(a_wait_for_an_upload_ends_unless_one_is_being_written);
+async fn a_wait_for_an_upload_ends_unless_one_is_being_written(mut world: World) {
     let (idle, busy) = (world.video().await, world.video().await);
     world.advance_ms(86_400_000);
     let attempt = world.begin_upload(busy).await;

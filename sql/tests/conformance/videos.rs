@@ -1,13 +1,13 @@
 use domain::{JobKind, MediaProblem, VideoState, Visibility};
 use sql::{Audience, VideoFilter, VideoPatch};
 
+use crate::both;
 use crate::world::World;
 
 const PUBLIC: VideoFilter = VideoFilter { author: None, tag: None, audience: Audience::Public };
 
-#[tokio::test]
-async fn lists_are_newest_first_and_page_without_gap_or_overlap() {
-    let mut world = World::new().await;
+both!(lists_are_newest_first_and_page_without_gap_or_overlap);
+async fn lists_are_newest_first_and_page_without_gap_or_overlap(mut world: World) {
     let mut ids = Vec::new();
     for _ in 0..7 {
         world.advance_ms(1);
@@ -34,9 +34,8 @@ async fn lists_are_newest_first_and_page_without_gap_or_overlap() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn filters_by_author_and_tag() {
-    let mut world = World::new().await;
+both!(filters_by_author_and_tag);
+async fn filters_by_author_and_tag(mut world: World) {
     let author = world.user("alice").await;
     let mine = world.video_of(author).await;
     let other = world.playable(0).await;
@@ -56,9 +55,8 @@ async fn filters_by_author_and_tag() {
     assert_eq!(world.catalog.videos(&tagged("moon"), None, 10, world.now).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_patch_changes_what_it_names() {
-    let mut world = World::new().await;
+both!(a_patch_changes_what_it_names);
+async fn a_patch_changes_what_it_names(mut world: World) {
     let video = world.video().await;
     let patch = VideoPatch { title: Some("New".to_owned()), cover_at_s: Some(1.5), ..VideoPatch::default() };
     let unused = world.id();
@@ -70,9 +68,8 @@ async fn a_patch_changes_what_it_names() {
     assert!(world.catalog.update_video(nowhere, &patch, unused, world.now).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn only_the_last_cover_asked_for_is_taken() {
-    let mut world = World::new().await;
+both!(only_the_last_cover_asked_for_is_taken);
+async fn only_the_last_cover_asked_for_is_taken(mut world: World) {
     let video = world.playable(0).await;
     let before = world.seen(video).await.cover_attempt;
     for at_s in [1.0, 2.0] {
@@ -93,9 +90,8 @@ async fn only_the_last_cover_asked_for_is_taken() {
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_cover_that_cannot_be_taken_leaves_the_video_as_it_was() {
-    let mut world = World::new().await;
+both!(a_cover_that_cannot_be_taken_leaves_the_video_as_it_was);
+async fn a_cover_that_cannot_be_taken_leaves_the_video_as_it_was(mut world: World) {
     let video = world.playable(1).await;
     let before = world.seen(video).await;
     let patch = VideoPatch { cover_at_s: Some(1.0), ..VideoPatch::default() };

@@ -5,33 +5,19 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, DatabasePlace, IdParts, JobId, JobKind, ObjectFile, ObjectKey, PublicationId, RenditionName,
-    Role, Size, Timestamp, UserId, VideoId, Visibility, ladder,
+    AttemptId, IdParts, JobId, JobKind, ObjectFile, ObjectKey, PublicationId, RenditionName, Role, Size,
+    Timestamp, UserId, VideoId, Visibility, ladder,
 };
 use sql::{
     Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewObject, NewUser,
     NewVideo, OriginalPublished, RenditionsPublished, Video,
 };
 
+use crate::database::Database;
+
 pub const LEASE_MS: i64 = 20_000;
 pub const ATTEMPTS_MAX: u32 = 3;
 pub const ALL: &[JobKind] = JobKind::ALL;
-
-/// Where a catalog of its own comes from.
-pub struct Database {
-    // Removed when the test ends.
-    folder: tempfile::TempDir,
-}
-
-impl Database {
-    pub fn new() -> Database {
-        Database { folder: tempfile::tempdir().unwrap() }
-    }
-
-    pub fn place(&self) -> DatabasePlace {
-        DatabasePlace::sqlite(&self.folder.path().join("sluice.db"))
-    }
-}
 
 pub struct World {
     pub catalog: Catalog,
@@ -41,9 +27,8 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new() -> World {
-        let database = Database::new();
-        let catalog = Catalog::open(&database.place()).await.unwrap();
+    pub async fn on(database: Database) -> World {
+        let catalog = Catalog::open(&database.place).await.unwrap();
         World { catalog, now: Timestamp::from_unix_ms(1_790_000_000_000), database, ids: 0 }
     }
 
