@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::Check;
+use crate::service_manager::ServiceManager;
 use crate::telemetry::Metrics;
 use crate::{Ops, Settings, serve, serve_ops};
 
@@ -50,7 +51,7 @@ impl Host {
     }
 
     /// Serves until `shutdown` and drains. The ops listener stays up until the last request is done, so that
-    /// probes see the process leave.
+    /// probes see the process leave. A service manager is told when serving begins and when it ends.
     pub async fn run(
         self,
         settings: &Settings,
@@ -63,13 +64,20 @@ impl Host {
         let ops = Ops { checks, metrics, draining: shutdown.clone() };
         tracing::info!(address = %self.ops_address, service = settings.service.as_str(), "ops listening");
         tracing::info!(address = %self.address, service = settings.service.as_str(), "listening");
+        let manager = ServiceManager::of_process();
+        manager.ready();
+        let stopping = async {
+            shutdown.cancelled().await;
+            manager.stopping();
+            Ok(())
+        };
         let public = async {
-            let served = serve(self.public, app, &settings.limits, shutdown).await;
+            let served = serve(self.public, app, &settings.limits, shutdown.clone()).await;
             drained.cancel();
             served
         };
         let private = serve_ops(self.ops, ops, &settings.limits, drained.clone());
-        tokio::try_join!(public, private)?;
+        tokio::try_join!(public, private, stopping)?;
         Ok(())
     }
 }

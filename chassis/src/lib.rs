@@ -22,6 +22,7 @@ pub mod program;
 mod request_id;
 mod routes;
 mod serve;
+mod service_manager;
 pub mod settings;
 mod shared;
 pub mod shutdown;

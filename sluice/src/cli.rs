@@ -14,7 +14,7 @@ use crate::doctor::Verdict;
 use crate::embedded::Embedded;
 use crate::moving::{self, Trust};
 use crate::walk::Objects;
-use crate::{check, doctor, start};
+use crate::{check, doctor, healthcheck, start};
 
 /// The command by which this program becomes the transcoder child.
 pub const CHILD_COMMAND: &str = "transcoder";
@@ -49,6 +49,12 @@ enum Command {
     },
     /// Look at FFmpeg, the store, the disk and the clock.
     Doctor,
+    /// Ask a service on this machine whether it is ready; exit 0 only if it is. For containers.
+    Healthcheck {
+        /// Whose default address to ask where SLUICE_OPS_LISTEN is not set.
+        #[arg(long, value_name = "NAME", default_value = "sluice", value_parser = service_named)]
+        service: ServiceName,
+    },
     /// Print the effective settings with their origin; secrets are hidden.
     Settings {
         /// Print a documented sample instead.
@@ -67,7 +73,11 @@ pub fn run() -> ExitCode {
     if let Some(Command::Transcoder) = arguments.command {
         return transcoder::run_child();
     }
-    let settings = match Settings::from_process(ServiceName::AllInOne, arguments.config.as_deref()) {
+    let service = match arguments.command {
+        Some(Command::Healthcheck { service }) => service,
+        _ => ServiceName::AllInOne,
+    };
+    let settings = match Settings::from_process(service, arguments.config.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return Failure::from(error).report(),
     };
@@ -76,6 +86,7 @@ pub fn run() -> ExitCode {
             print_settings(&settings, sample);
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Healthcheck { .. }) => Ok(healthy(&settings)),
         Some(Command::Check) => in_runtime(check_all(&settings)),
         Some(Command::Objects) => in_runtime(list_objects(&settings)),
         Some(Command::Migrate) => in_runtime(migrate(&settings)),
@@ -84,6 +95,26 @@ pub fn run() -> ExitCode {
         Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
     };
     outcome.unwrap_or_else(|failure| failure.report())
+}
+
+fn service_named(name: &str) -> Result<ServiceName, String> {
+    use ServiceName::{AllInOne, Api, Scheduler, Streamserver};
+    let services = [AllInOne, Api, Streamserver, Scheduler];
+    let names = services.map(ServiceName::as_str).join(", ");
+    services.into_iter().find(|service| service.as_str() == name).ok_or(format!("one of {names}"))
+}
+
+fn healthy(settings: &Settings) -> ExitCode {
+    match healthcheck::ask(settings.ops_listen) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_settings(settings: &Settings, sample: bool) {

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod doctor;
 mod embedded;
+mod healthcheck;
 mod moving;
 mod start;
 mod walk;

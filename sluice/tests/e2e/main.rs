@@ -5,6 +5,7 @@ mod harness;
 
 mod bad_input;
 mod browser;
+mod health;
 mod import_table;
 mod kills;
 mod life;
