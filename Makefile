@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -53,6 +53,11 @@ campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/r
 campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/
 	@scripts/setup test
 	SLUICE_TEST_MEMORY_BYTES=2147483648 cargo nextest run --workspace -E "test(memory::)" --no-capture
+
+campaign-move: ## 500 videos from SQLite and a disk to PostgreSQL and Garage, the mover killed 20 times
+	@scripts/setup scale
+	SLUICE_TEST_MOVE_VIDEOS=500 SLUICE_TEST_MOVE_KILLS=20 SLUICE_TEST_MOVE_TO=garage scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "test(moving::a_library)" --no-capture
 
 clean: ## remove what was built; the data directory stays
 	cargo clean

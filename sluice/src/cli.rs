@@ -8,7 +8,7 @@ use chassis::settings::{ServiceName, StoreAddress};
 use chassis::{Clock, Failure, Settings};
 use clap::{Parser, Subcommand};
 use domain::DatabasePlace;
-use sql::Catalog;
+use sql::{Carried, CarryError, CarryOutcome, Catalog};
 
 use crate::doctor::Verdict;
 use crate::embedded::Embedded;
@@ -38,11 +38,16 @@ enum Command {
     Objects,
     /// Bring the database's schema up to date, and end.
     Migrate,
-    /// Bring the library to another store, beside a server at work. May be stopped and started again.
+    /// Bring the library to another store or database, beside a server at work. May be stopped and started again.
+    #[command(group = clap::ArgGroup::new("to").required(true))]
     Move {
         /// Where objects shall be: `disk:/path` or `s3://bucket/prefix`.
-        #[arg(long, value_name = "PLACE")]
-        to_store: StoreAddress,
+        #[arg(long, value_name = "PLACE", group = "to")]
+        to_store: Option<StoreAddress>,
+        /// Where rows shall be: `postgres://user:password@host/database`. At the end the old database takes no more
+        /// writes; then every service is to be started with the new one.
+        #[arg(long, value_name = "URL", group = "to")]
+        to_database: Option<String>,
         /// Believe that what is there already is right when it has the right length.
         #[arg(long)]
         quick: bool,
@@ -90,7 +95,12 @@ pub fn run() -> ExitCode {
         Some(Command::Check) => in_runtime(check_all(&settings)),
         Some(Command::Objects) => in_runtime(list_objects(&settings)),
         Some(Command::Migrate) => in_runtime(migrate(&settings)),
-        Some(Command::Move { to_store, quick }) => in_runtime(move_to(&settings, &to_store, quick)),
+        Some(Command::Move { to_store: Some(to), quick, .. }) => {
+            in_runtime(move_objects(&settings, &to, quick))
+        }
+        Some(Command::Move { to_database, .. }) => {
+            in_runtime(move_rows(&settings, &to_database.unwrap_or_default()))
+        }
         Some(Command::Doctor) => in_runtime(examine(&settings)),
         Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
     };
@@ -157,13 +167,12 @@ async fn list_objects(settings: &Settings) -> Result<ExitCode, Failure> {
 }
 
 async fn migrate(settings: &Settings) -> Result<ExitCode, Failure> {
-    let place = DatabasePlace { migrate: true, ..settings.database_place() };
-    Catalog::open(&place).await?.close().await;
+    Catalog::migrate(&settings.database_place()).await?;
     println!("The schema is up to date.");
     Ok(ExitCode::SUCCESS)
 }
 
-async fn move_to(settings: &Settings, to: &StoreAddress, quick: bool) -> Result<ExitCode, Failure> {
+async fn move_objects(settings: &Settings, to: &StoreAddress, quick: bool) -> Result<ExitCode, Failure> {
     // Before the switch the server still writes to the old store; after it, `store` is the new one.
     let from = if settings.store == *to { settings.store_from.as_ref() } else { Some(&settings.store) };
     let from = from.ok_or_else(|| {
@@ -186,6 +195,26 @@ async fn move_to(settings: &Settings, to: &StoreAddress, quick: bool) -> Result<
              SLUICE_STORE_FROM={from}, then run this again with the same two."
         );
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn move_rows(settings: &Settings, to: &str) -> Result<ExitCode, Failure> {
+    let from = settings.database_place();
+    let to = DatabasePlace { url: to.to_owned(), origin: "--to-database".to_owned(), ..from.clone() };
+    let tell = |table: &str, rows: u64| eprintln!("{table}: {rows} rows");
+    let outcome = sql::carry(&from, &to, Clock::system().now(), tell).await.map_err(|error| match error {
+        CarryError::Start(error) => error.into(),
+        error => Failure::software("move", error),
+    })?;
+    match outcome {
+        CarryOutcome::Carried(Carried { rows, written, removed }) => {
+            println!("{rows} rows are there ({written} written, {removed} removed by this run).");
+        }
+        CarryOutcome::AlreadyAt(place) => println!("The rows are at {place} already."),
+    }
+    println!(
+        "The old database takes no more writes. Now start every service with DATABASE_URL set to the new one."
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,6 +32,17 @@ pub(crate) type Tx = Transaction<'static, Any>;
 impl Catalog {
     /// Connects, and brings the schema up to date where the place says so.
     pub async fn open(place: &DatabasePlace) -> Result<Catalog, StartError> {
+        let catalog = Catalog::open_even_moved(place).await?;
+        match catalog.moved_to().await.map_err(|error| start_error(place, error))? {
+            Some(to) => Err(StartError::settings(format!(
+                "The database ({}) was moved to {to}. Set DATABASE_URL to it; what is here is a copy of then.",
+                place.origin
+            ))),
+            None => Ok(catalog),
+        }
+    }
+
+    pub(crate) async fn open_even_moved(place: &DatabasePlace) -> Result<Catalog, StartError> {
         Catalog::connect(place).await.map_err(|error| start_error(place, error))
     }
 
@@ -107,7 +118,9 @@ impl Catalog {
 
     /// Whether both reading and writing are answered.
     pub async fn ping(&self) -> Result<(), SqlError> {
-        sqlx::query("-- catalog.ping\nSELECT 1").execute(&self.readers).await?;
+        if let Some(place) = self.moved_to().await? {
+            return Err(SqlError::Moved { place });
+        }
         let tx = self.begin().await?;
         tx.rollback().await?;
         Ok(())

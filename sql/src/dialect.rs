@@ -47,6 +47,14 @@ impl Dialect {
         }
     }
 
+    /// The address without what must not be shown.
+    pub fn describe(url: &str) -> String {
+        match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+            Some((scheme, Some((_, place)))) => format!("{scheme}://{place}"),
+            _ => url.to_owned(),
+        }
+    }
+
     /// The address to connect to: SQLite makes a missing file only when asked.
     pub fn connect_url(self, url: &str) -> String {
         match self {

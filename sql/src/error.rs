@@ -1,5 +1,7 @@
 //! What can go wrong, as far as a caller decides differently.
 
+use crate::carry::MOVED;
+
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
@@ -24,6 +26,9 @@ pub enum SqlError {
          to change it; run `sluice migrate` once"
     )]
     OlderSchema { migration: i64 },
+    /// Its rows were carried elsewhere, and it takes no more writes.
+    #[error("this database was moved to {place}; restart with DATABASE_URL set to it")]
+    Moved { place: String },
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
     #[error(
@@ -45,7 +50,7 @@ pub enum FencedError {
 impl SqlError {
     /// Whether to answer 503 and ask to come back.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, SqlError::Unavailable(_))
+        matches!(self, SqlError::Unavailable(_) | SqlError::Moved { .. })
     }
 }
 
@@ -61,6 +66,10 @@ impl From<sqlx::Error> for SqlError {
                 .is_some_and(|code| matches!(code & 0xff, 5 | 6)),
             _ => false,
         };
+        let moved = matches!(&error, sqlx::Error::Database(database) if database.message() == MOVED);
+        if moved {
+            return SqlError::Moved { place: "another one".to_owned() };
+        }
         if busy { SqlError::Unavailable(error) } else { SqlError::Refused(error) }
     }
 }

@@ -4,6 +4,7 @@
 //! readers, writes to the one writer; a compound commit is one function and one transaction.
 
 mod attempts;
+mod carry;
 mod catalog;
 mod check;
 mod comments;
@@ -26,6 +27,7 @@ mod video_moves;
 mod videos;
 
 pub use attempts::{Attempt, AttemptState};
+pub use carry::{Carried, CarryError, CarryOutcome, carry};
 pub use catalog::Catalog;
 pub use check::Violation;
 pub use comments::{Comment, NewComment};

@@ -2,6 +2,7 @@
 //! names.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod carry;
 mod database;
 mod deletions;
 mod jobs;

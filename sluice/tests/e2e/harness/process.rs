@@ -209,6 +209,14 @@ impl App {
         address[0].1.clone()
     }
 
+    /// The address of an empty PostgreSQL database.
+    pub fn add_database(&mut self) -> String {
+        let more = Backends::of("postgres", "disk", self.folder.path());
+        let url = more.settings()[0].1.clone();
+        self.more_backends.push(more);
+        url
+    }
+
     /// A setting of every later start and command; nothing takes it away.
     pub fn set(&mut self, name: &str, value: Option<&str>) {
         self.settings.retain(|(known, _)| known != name);

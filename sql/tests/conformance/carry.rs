@@ -1,0 +1,125 @@
+//! Rows change their database.
+
+use domain::{DatabasePlace, StartFault, VideoId};
+use sql::{CarryError, CarryOutcome, Catalog, NewComment, NewDeletion, UserPatch, carry};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use crate::both;
+use crate::database::Database;
+use crate::world::World;
+
+async fn carried(from: &DatabasePlace, to: &DatabasePlace, world: &World) -> sql::Carried {
+    match carry(from, to, world.now, |_, _| {}).await.unwrap() {
+        CarryOutcome::Carried(carried) => carried,
+        CarryOutcome::AlreadyAt(place) => panic!("already at {place}"),
+    }
+}
+
+/// Every row as text, read past the catalog. The columns are named, as the databases may order them differently.
+async fn dump(database: &Database) -> Vec<String> {
+    const EVERYTHING: [(&str, &str); 6] = [
+        (
+            "users",
+            "id || username || coalesce(email, '-') || password_hash || role || display_name || updated_at",
+        ),
+        (
+            "videos",
+            "id || title || tags || state || coalesce(plan, '-') || coalesce(publication_id, '-') || created_at",
+        ),
+        ("objects", "path || attempt_id || class || bytes || coalesce(crc64nvme, 0)"),
+        ("jobs", "id || kind || state || payload || run_at || attempts || token || coalesce(worker, '-')"),
+        ("comments", "id || video_id || author_id || content || created_at"),
+        ("video_tags", "tag || video_id"),
+    ];
+    let mut connection = database.connect().await;
+    let mut lines = Vec::new();
+    for (table, columns) in EVERYTHING {
+        let statement = format!("SELECT {columns} AS line FROM {table}");
+        let rows = sqlx::query(AssertSqlSafe(statement)).fetch_all(&mut connection).await.unwrap();
+        lines.extend(rows.iter().map(|row| format!("{table} {}", row.get::<String, _>("line"))));
+    }
+    connection.close().await.unwrap();
+    lines.sort();
+    lines
+}
+
+async fn comment(world: &mut World, video: VideoId, author: domain::UserId, content: &str) {
+    let new = NewComment { id: world.id(), video, author, content: content.to_owned() };
+    world.catalog.create_comment(&new, world.now).await.unwrap().unwrap();
+}
+
+both!(rows_arrive_as_they_are_and_the_old_database_takes_no_more);
+async fn rows_arrive_as_they_are_and_the_old_database_takes_no_more(target: Database) {
+    let mut world = World::on(Database::sqlite()).await;
+    let (ada, ready) = (world.user("ada").await, world.ready().await);
+    let (playable, uploaded) = (world.playable(2).await, world.uploaded().await);
+    comment(&mut world, ready, ada, "naïve — “Grüße” 🎬").await;
+    let before = dump(&world.database).await;
+    let done = carried(&world.database.place, &target.place, &world).await;
+    assert_eq!(dump(&target).await, before);
+    assert_eq!((done.written, done.removed), (done.rows, 0));
+
+    let there = Catalog::open(&target.place).await.unwrap();
+    for video in [ready, playable, uploaded] {
+        let (here, there) = (world.seen(video).await, there.video(video, world.now).await.unwrap().unwrap());
+        assert_eq!(here, there);
+    }
+    assert_eq!(there.violations().await.unwrap(), []);
+
+    // The old one: readable, not writable, and it says where to go.
+    let new = NewComment { id: world.id(), video: ready, author: ada, content: "late".to_owned() };
+    let refused = world.catalog.create_comment(&new, world.now).await.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
+    assert!(world.catalog.ping().await.unwrap_err().to_string().contains("was moved"));
+    let error = Catalog::open(&world.database.place).await.err().unwrap();
+    assert_eq!(error.fault, StartFault::Settings);
+    assert!(error.text.contains("DATABASE_URL") && error.text.contains("moved to"), "{error}");
+    let again = carry(&world.database.place, &target.place, world.now, |_, _| {}).await.unwrap();
+    assert!(matches!(again, CarryOutcome::AlreadyAt(_)));
+    there.close().await;
+}
+
+both!(a_second_run_brings_what_changed_and_takes_away_what_went);
+async fn a_second_run_brings_what_changed_and_takes_away_what_went(target: Database) {
+    let mut world = World::on(Database::sqlite()).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    let (kept, gone) = (world.ready().await, world.ready().await);
+    comment(&mut world, kept, ada, "first").await;
+    comment(&mut world, gone, bob, "soon gone").await;
+    // What a first run saw before it was stopped: this file as it is now.
+    world.catalog.close().await;
+    let file = world.database.place.url.strip_prefix("sqlite://").unwrap().to_owned();
+    let earlier = std::path::PathBuf::from(format!("{file}.earlier"));
+    std::fs::copy(&file, &earlier).unwrap();
+    carried(&DatabasePlace::sqlite(&earlier), &target.place, &world).await;
+
+    world.catalog = Catalog::open(&world.database.place).await.unwrap();
+    let deletion = NewDeletion {
+        video: gone,
+        requested_by: "admin".to_owned(),
+        due_at: world.now,
+        id: world.id(),
+        job: world.id(),
+    };
+    world.catalog.delete_video(&deletion, world.now).await.unwrap();
+    let lease = world.claim(domain::JobKind::Purge).await;
+    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    world.catalog.finish_purge(&lease, world.now, world.now).await.unwrap();
+    let email = |email: &str| UserPatch { email: Some(Some(email.to_owned())), ..UserPatch::default() };
+    for (user, address) in [(ada, "x@example.org"), (bob, "ada@example.org"), (ada, "bob@example.org")] {
+        world.catalog.update_user(user, &email(address), world.now).await.unwrap();
+    }
+    world.ready().await;
+
+    let done = carried(&world.database.place, &target.place, &world).await;
+    assert_eq!(dump(&target).await, dump(&world.database).await);
+    assert!(done.removed > 0 && done.written < done.rows, "{done:?}");
+}
+
+#[tokio::test]
+async fn only_sqlite_is_moved_from() {
+    let (postgres, target) = (DatabasePlace::at("postgres://u:secret@127.0.0.1:1/d"), Database::sqlite());
+    let error = carry(&postgres, &target.place, domain::Timestamp::from_unix_ms(0), |_, _| {}).await;
+    let Err(CarryError::Start(error)) = error else { panic!("{error:?}") };
+    assert_eq!(error.fault, StartFault::Settings);
+}
