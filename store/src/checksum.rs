@@ -3,6 +3,7 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 /// A running CRC-64/NVME.
+#[derive(Clone)]
 pub struct Crc64Nvme(Digest);
 
 impl Default for Crc64Nvme {
@@ -16,6 +17,11 @@ impl Crc64Nvme {
         self.0.update(bytes);
     }
 
+    /// Goes on with bytes that were run through another one.
+    pub fn append(&mut self, other: &Crc64Nvme) {
+        self.0.combine(&other.0);
+    }
+
     pub fn value(&self) -> u64 {
         self.0.finalize()
     }
@@ -25,11 +31,27 @@ impl Crc64Nvme {
 mod tests {
     use super::*;
 
+    fn of(bytes: &[u8]) -> Crc64Nvme {
+        let mut crc = Crc64Nvme::default();
+        crc.update(bytes);
+        crc
+    }
+
     #[test]
     fn gives_the_check_value_of_the_catalogue() {
-        let mut crc = Crc64Nvme::default();
-        crc.update(b"1234");
+        let mut crc = of(b"1234");
         crc.update(b"56789");
         assert_eq!(crc.value(), 0xae8b_1486_0a79_9888);
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let bytes: Vec<u8> = (0..1000_u32).map(|i| (i * 7) as u8).collect();
+        for cuts in [[0, 0], [0, 1000], [1, 2], [300, 700], [1000, 1000]] {
+            let mut crc = of(&bytes[..cuts[0]]);
+            crc.append(&of(&bytes[cuts[0]..cuts[1]]));
+            crc.append(&of(&bytes[cuts[1]..]));
+            assert_eq!(crc.value(), of(&bytes).value(), "{cuts:?}");
+        }
     }
 }

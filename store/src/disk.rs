@@ -20,6 +20,7 @@ use crate::{
     ByteStream, Crc64Nvme, ListPage, ObjectMeta, ObjectWriter, READ_BLOCK_BYTES_MAX, Store, StoreError,
     Stored, Unfinished,
 };
+pub(crate) use reader::file_blocks;
 use root::Root;
 use writer::DiskWriter;
 
@@ -65,7 +66,7 @@ impl Store for Disk {
         if range.start > range.end || range.end > bytes {
             return Err(StoreError::permanent("the range reaches beyond the object"));
         }
-        Ok(reader::blocks(file, range))
+        Ok(file_blocks(Arc::new(file), range))
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -206,7 +207,7 @@ fn probe(root: &Arc<Root>) -> Result<(), StoreError> {
 }
 
 /// Runs `work` on the blocking pool. A panic in it is an error of the call, not the end of the process.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(StoreError::Permanent(error.into())))

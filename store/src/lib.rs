@@ -11,6 +11,7 @@ mod error;
 mod faulty;
 mod memory;
 mod moving;
+mod s3;
 
 use std::ops::Range;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use error::StoreError;
 pub use faulty::{Faulty, Weather};
 pub use memory::Memory;
 pub use moving::Moving;
+pub use s3::{S3, S3Access, S3Patience};
 
 /// Blocks that [`Store::read`] yields are at most this long, so that a slow reader holds little memory.
 pub const READ_BLOCK_BYTES_MAX: usize = 256 * 1024;
@@ -55,7 +57,10 @@ pub async fn open(place: &StorePlace) -> Result<Arc<dyn Store>, StartError> {
             let (to, from) = (Box::pin(open(to)).await?, Box::pin(open(from)).await?);
             Ok(Arc::new(Moving::new(to, from)))
         }
-        StorePlace::S3(_) => Err(StartError::settings("S3 is not there yet.")),
+        StorePlace::S3(place) => {
+            let access = S3Access::from_environment().await;
+            Ok(Arc::new(S3::open(place, &access, S3Patience::default()).await?))
+        }
     }
 }
 
@@ -104,7 +109,7 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a finished local file in. The file must not be changed afterwards: the object may share its bytes.
     async fn put_file(&self, key: &ObjectKey, from: &Path) -> Result<Stored, StoreError>;
 
-    /// Writes, reads back and removes a few bytes.
+    /// Whether the store can be used now, at little cost: this is asked every few seconds.
     async fn probe(&self) -> Result<(), StoreError>;
 }
 
@@ -146,7 +151,9 @@ pub struct ListPage {
 /// Bytes of a writer that has not finished, or died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
+    /// Tells the path that the object would have had, with `/` or `~` between its parts.
     pub name: String,
+    /// 0 where the store does not know.
     pub bytes: u64,
     /// When it last grew, by the clock of the store; `None` where the store does not know.
     pub modified: Option<Timestamp>,
