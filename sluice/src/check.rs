@@ -114,9 +114,7 @@ pub async fn explained(catalog: &Catalog, store: &dyn Store, path: &str) -> anyh
     if attempt.is_some_and(|attempt| attempt.video == key.video && attempt.state != AttemptState::Committed) {
         return Ok(true);
     }
-    let before = path.strip_suffix(|_: char| true).unwrap_or_default();
-    let rows = catalog.objects_after(Some(before), PAGE_ROWS).await.context("look up an object's row")?;
-    let committed_meanwhile = rows.iter().any(|row| row.key == key);
+    let committed_meanwhile = catalog.object(&key).await.context("look up an object's row")?.is_some();
     Ok(committed_meanwhile || store.head(&key).await.context("look up an object")?.is_none())
 }
 

@@ -1,9 +1,12 @@
 //! Attempts at writing objects: what explains an object before it is committed, and what is swept.
 
 use domain::{AttemptId, Timestamp, VideoId};
+use sqlx::AssertSqlSafe;
 
-use crate::catalog::Tx;
+use crate::dialect::Lock;
 use crate::row::parsed;
+use crate::tx::{Tx, commit};
+use crate::video_moves::hold;
 use crate::{Catalog, FencedError, Lease, SqlError};
 
 /// The stored words of `attempts.state`.
@@ -66,40 +69,47 @@ impl Catalog {
     }
 
     async fn declare_lost(&self, now: Timestamp) -> Result<(), SqlError> {
-        sqlx::query(
-            "-- attempts.declare_lost
-             UPDATE attempts SET state = 'lost', ended_at = $1
-             WHERE state = 'open' AND (
-               (kind = 'upload' AND lease_until < $1)
-               OR (kind = 'job' AND NOT EXISTS (
-                 SELECT 1 FROM jobs j WHERE j.id = attempts.job_id AND j.token = attempts.token
-                   AND j.state = 'running' AND j.lease_until >= $1)))",
-        )
-        .bind(now.unix_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+        commit!(self, async |tx| {
+            // What somebody is about to commit, or to end, is left to them.
+            let free = tx.lock(Lock::WriteFree);
+            sqlx::query(AssertSqlSafe(format!(
+                "-- attempts.declare_lost
+                 WITH silent AS MATERIALIZED (
+                   SELECT id FROM attempts WHERE state = 'open' AND (
+                     (kind = 'upload' AND lease_until < $1)
+                     OR (kind = 'job' AND NOT EXISTS (
+                       SELECT 1 FROM jobs j WHERE j.id = attempts.job_id AND j.token = attempts.token
+                         AND j.state = 'running' AND j.lease_until >= $1))) {free})
+                 UPDATE attempts SET state = 'lost', ended_at = $1 WHERE id IN (SELECT id FROM silent)"
+            )))
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        })
     }
 
     /// Once its prefix was listed and found empty.
     pub async fn forget_attempt(&self, attempt: AttemptId) -> Result<(), SqlError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "-- attempts.forget_objects
-             DELETE FROM objects WHERE attempt_id = $1
-               AND EXISTS (SELECT 1 FROM attempts WHERE id = $1 AND state IN ('lost', 'retired'))",
-        )
-        .bind(attempt.to_string())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "-- attempts.forget\nDELETE FROM attempts WHERE id = $1 AND state IN ('lost', 'retired')",
-        )
-        .bind(attempt.to_string())
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
+        let Some(Attempt { video, .. }) = self.attempt(attempt).await? else { return Ok(()) };
+        commit!(self, async |tx| {
+            hold(tx, video).await?;
+            sqlx::query(
+                "-- attempts.forget_objects
+                 DELETE FROM objects WHERE attempt_id = $1
+                   AND EXISTS (SELECT 1 FROM attempts WHERE id = $1 AND state IN ('lost', 'retired'))",
+            )
+            .bind(attempt.to_string())
+            .execute(&mut **tx)
+            .await?;
+            sqlx::query(
+                "-- attempts.forget\nDELETE FROM attempts WHERE id = $1 AND state IN ('lost', 'retired')",
+            )
+            .bind(attempt.to_string())
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        })
     }
 
     /// Whether an object under this attempt is explained.
@@ -138,4 +148,20 @@ pub(crate) async fn commit(
     .execute(&mut **tx)
     .await?;
     crate::jobs::held(committed.rows_affected())
+}
+
+/// Whether this run ended with this attempt, and what it wrote counts, or did its part since.
+pub(crate) async fn was_committed(tx: &mut Tx, lease: &Lease, attempt: AttemptId) -> Result<bool, SqlError> {
+    let row = sqlx::query(
+        "-- attempts.was_committed
+         SELECT 1 AS found FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.token = a.token
+         WHERE a.id = $1 AND j.id = $2 AND j.token = $3 AND j.state = 'done'
+           AND a.state IN ('committed', 'retired')",
+    )
+    .bind(attempt.to_string())
+    .bind(lease.job.id.to_string())
+    .bind(lease.token)
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.is_some())
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use domain::{DatabasePlace, StartError, Timestamp};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Row as _};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 
 use crate::dialect::Dialect;
 use crate::row::placeholders;
@@ -79,9 +79,11 @@ pub async fn carry(
     let target = Catalog::open(&DatabasePlace { migrate: true, ..to.clone() }).await?;
     let mut carried = Carried::default();
     // Most of it without holding anybody up.
-    let mut snapshot = source.readers.begin().await.map_err(SqlError::from)?;
+    let mut snapshot = source.readers.get().await.map_err(SqlError::from)?;
+    snapshot.execute("BEGIN").await.map_err(SqlError::from)?;
     pass(&mut snapshot, &target, &mut carried, &tell).await?;
-    snapshot.rollback().await.map_err(SqlError::from)?;
+    // Closed, it ends its transaction.
+    drop(snapshot);
 
     let mut locked = source.begin().await?;
     for _ in 0..LOCKED_PASSES_MAX {
@@ -124,8 +126,9 @@ async fn pass(
 async fn remove_extra(source: &mut AnyConnection, target: &Catalog, table: &Table) -> Result<u64, SqlError> {
     let (mut after, mut removed) = (None, 0);
     loop {
-        let mut connection = target.writer.acquire().await?;
+        let mut connection = target.writer.get().await?;
         let page = table.page(&mut connection, after.as_ref()).await?;
+        connection.rest(None);
         drop(connection);
         let Some(last) = page.keys().next_back().cloned() else { return Ok(removed) };
         let there = table.between(source, after.as_ref(), &last).await?;
@@ -315,7 +318,10 @@ impl Table {
             values.join(", "),
             self.key.join(", ")
         );
-        let bound = rows.flatten().fold(sqlx::query(AssertSqlSafe(statement)), |query, value| match value {
+        // Prepared anew each time: the Any driver gets the type of a NULL wrong that is a floating-point number,
+        // and PostgreSQL would keep it for the numbers of the next page.
+        let statement = sqlx::query(AssertSqlSafe(statement)).persistent(false);
+        let bound = rows.flatten().fold(statement, |query, value| match value {
             Value::Text(text) => query.bind(text.as_deref()),
             Value::Int(int) => query.bind(*int),
             Value::Float(float) => query.bind(*float),

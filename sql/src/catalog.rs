@@ -1,33 +1,26 @@
 //! The door to the database.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use domain::{DatabasePlace, SessionId, StartError, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::any::AnyPoolOptions;
-use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Executor, Transaction};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
 use crate::dialect::{Dialect, Role};
+use crate::pool::Pool;
+use crate::tx::commit;
 use crate::{SqlError, schema};
-
-/// How long a call waits for a connection before it says that the database does not answer.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every row there is. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Catalog {
     /// What they answer is as new as the last commit.
-    pub(crate) readers: AnyPool,
+    pub(crate) readers: Pool,
     /// Of a replica, if there is one: what they answer may be some seconds old. For what is only shown.
-    pub(crate) lagging_readers: AnyPool,
-    pub(crate) writer: AnyPool,
+    pub(crate) lagging_readers: Pool,
+    pub(crate) has_replica: bool,
+    pub(crate) writer: Pool,
     pub(crate) dialect: Dialect,
 }
-
-/// A transaction that writes.
-pub(crate) type Tx = Transaction<'static, Any>;
 
 impl Catalog {
     /// Connects, and brings the schema up to date where the place says so.
@@ -55,13 +48,13 @@ impl Catalog {
     async fn connect(place: &DatabasePlace) -> Result<Catalog, SqlError> {
         Catalog::prepare_schema(place).await?;
         let dialect = Dialect::of(&place.url)?;
-        let writer = pool(dialect, Role::Writer, &place.url, place).await?;
-        let readers = pool(dialect, Role::Reader, &place.url, place).await?;
+        let writer = Pool::open(dialect, Role::Writer, &place.url, place).await?;
+        let readers = Pool::open(dialect, Role::Reader, &place.url, place).await?;
         let lagging_readers = match &place.read_url {
-            Some(url) => pool(Dialect::of(url)?, Role::Reader, url, place).await?,
+            Some(url) => Pool::open(Dialect::of(url)?, Role::Reader, url, place).await?,
             None => readers.clone(),
         };
-        Ok(Catalog { readers, lagging_readers, writer, dialect })
+        Ok(Catalog { readers, lagging_readers, has_replica: place.read_url.is_some(), writer, dialect })
     }
 
     async fn prepare_schema(place: &DatabasePlace) -> Result<(), SqlError> {
@@ -121,9 +114,7 @@ impl Catalog {
         if let Some(place) = self.moved_to().await? {
             return Err(SqlError::Moved { place });
         }
-        let tx = self.begin().await?;
-        tx.rollback().await?;
-        Ok(())
+        commit!(self, async |_tx| { Ok(()) })
     }
 
     /// Writes what is pending and closes every connection.
@@ -132,25 +123,6 @@ impl Catalog {
         self.lagging_readers.close().await;
         self.writer.close().await;
     }
-
-    pub(crate) async fn begin(&self) -> Result<Tx, SqlError> {
-        Ok(self.writer.begin_with(self.dialect.begin()).await?)
-    }
-}
-
-async fn pool(dialect: Dialect, role: Role, url: &str, place: &DatabasePlace) -> Result<AnyPool, SqlError> {
-    let setup: Arc<str> = dialect.connection_setup(role, place).into();
-    let options = AnyPoolOptions::new()
-        .max_connections(dialect.connections_max(role, place))
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(move |connection, _| {
-            let setup = setup.clone();
-            Box::pin(async move {
-                connection.execute(AssertSqlSafe(setup)).await?;
-                Ok(())
-            })
-        });
-    Ok(options.connect(&dialect.connect_url(url)).await?)
 }
 
 fn start_error(place: &DatabasePlace, error: SqlError) -> StartError {

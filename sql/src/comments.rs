@@ -3,8 +3,11 @@
 use domain::{CommentId, Timestamp, UserId, VideoId};
 use sqlx::any::AnyRow;
 
-use crate::catalog::Tx;
+use crate::dialect::Lock;
 use crate::row::{instant, parsed, text};
+use crate::tx::{Tx, commit};
+use crate::users::hold_user;
+use crate::video_moves::{hold, hold_shown};
 use crate::videos::{Author, author};
 use crate::{Catalog, SqlError};
 
@@ -32,25 +35,11 @@ impl Catalog {
         new: &NewComment,
         now: Timestamp,
     ) -> Result<Option<Comment>, SqlError> {
-        let mut tx = self.begin().await?;
-        let created = sqlx::query(
-            "-- comments.create
-             INSERT INTO comments (id, video_id, author_id, content, created_at)
-             SELECT $1, v.id, u.id, $4, $5 FROM videos v CROSS JOIN users u
-             WHERE v.id = $2 AND u.id = $3 AND v.state <> 'deleted' AND (v.gone_at IS NULL OR v.gone_at > $5)",
-        )
-        .bind(new.id.to_string())
-        .bind(new.video.to_string())
-        .bind(new.author.to_string())
-        .bind(&*new.content)
-        .bind(now.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        if created.rows_affected() == 0 {
-            return Ok(None);
-        }
-        count(&mut tx, new.video).await?;
-        tx.commit().await?;
+        commit!(self, async |tx| {
+            let both_there = hold_user(tx, new.author, Lock::Keep).await?
+                && hold_shown(tx, new.video, now).await?.is_some();
+            if both_there { insert(tx, new, now).await } else { Ok(()) }
+        })?;
         self.comment(new.id).await
     }
 
@@ -71,7 +60,7 @@ impl Catalog {
         // No id reaches `g`.
         .bind(after.map_or_else(|| "g".to_owned(), |id| id.to_string()))
         .bind(limit as i64)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.lagging_readers)
         .await?;
         rows.iter().map(comment).collect()
     }
@@ -90,18 +79,37 @@ impl Catalog {
 
     /// `false`: there was none.
     pub async fn delete_comment(&self, id: CommentId) -> Result<bool, SqlError> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query("-- comments.delete\nDELETE FROM comments WHERE id = $1 RETURNING video_id")
-            .bind(id.to_string())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = row else { return Ok(false) };
-        count(&mut tx, parsed(&row, "video_id")?).await?;
-        tx.commit().await?;
-        Ok(true)
+        let Some(comment) = self.comment(id).await? else { return Ok(false) };
+        commit!(self, async |tx| {
+            hold(tx, comment.video).await?;
+            let deleted = sqlx::query("-- comments.delete\nDELETE FROM comments WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut **tx)
+                .await?;
+            count(tx, comment.video).await?;
+            Ok(deleted.rows_affected() > 0)
+        })
     }
 }
 
+/// Does nothing when there is such a comment: this was asked for before.
+async fn insert(tx: &mut Tx, new: &NewComment, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- comments.create
+         INSERT INTO comments (id, video_id, author_id, content, created_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(new.id.to_string())
+    .bind(new.video.to_string())
+    .bind(new.author.to_string())
+    .bind(&*new.content)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    count(tx, new.video).await
+}
+
+/// Of a user who is held, and so are the videos.
 pub(crate) async fn delete_all_of(tx: &mut Tx, author: UserId) -> Result<(), SqlError> {
     let rows =
         sqlx::query("-- comments.delete_all\nDELETE FROM comments WHERE author_id = $1 RETURNING video_id")
@@ -118,7 +126,7 @@ pub(crate) async fn delete_all_of(tx: &mut Tx, author: UserId) -> Result<(), Sql
     Ok(())
 }
 
-/// Counted, not added to: it cannot drift.
+/// Counted, not added to: it cannot drift. The video is held.
 async fn count(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
     sqlx::query(
         "-- comments.count

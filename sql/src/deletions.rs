@@ -4,10 +4,10 @@ use domain::{DeletionId, DeletionState, JobId, JobKind, Receipt, Timestamp, Vide
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use crate::catalog::Tx;
 use crate::jobs::{NewJob, cancel, fence, finish, insert};
 use crate::row::{bigint, instant, instant_opt, natural, parsed, text};
-use crate::video_moves::{advance, state};
+use crate::tx::{Tx, commit};
+use crate::video_moves::{advance, hold, hold_shown, state};
 use crate::{Catalog, FencedError, Lease, SqlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,20 +60,8 @@ const WORK: [JobKind; 4] = [JobKind::Ingest, JobKind::Encode, JobKind::Assemble,
 impl Catalog {
     /// Tombstone, raised fences, `purge` job and deletion in one transaction.
     pub async fn delete_video(&self, new: &NewDeletion, now: Timestamp) -> Result<DeleteVideo, SqlError> {
-        let mut tx = self.begin().await?;
-        if !delete_video(&mut tx, new, now).await? {
-            return Ok(DeleteVideo::NotFound);
-        }
-        let row = sqlx::query(AssertSqlSafe(format!(
-            "-- deletions.of_video
-             SELECT {COLUMNS} FROM deletions WHERE video_id = $1 AND state = 'scheduled'"
-        )))
-        .bind(new.video.to_string())
-        .fetch_one(&mut *tx)
-        .await?;
-        let accepted = deletion(&row)?;
-        tx.commit().await?;
-        Ok(DeleteVideo::Accepted(accepted))
+        let accepted = commit!(self, async |tx| { accept(tx, new, now).await })?;
+        Ok(accepted.map_or(DeleteVideo::NotFound, DeleteVideo::Accepted))
     }
 
     pub async fn deletion(&self, id: DeletionId) -> Result<Option<Deletion>, SqlError> {
@@ -109,48 +97,48 @@ impl Catalog {
 
     /// Only before it is due: from then on the video is gone for everyone, and nothing brings it back.
     pub async fn cancel_deletion(&self, id: DeletionId, now: Timestamp) -> Result<CancelDeletion, SqlError> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query(
-            "-- deletions.cancel
-             UPDATE deletions SET state = 'cancelled', finished_at = $2
-             WHERE id = $1 AND state = 'scheduled' AND due_at > $2 RETURNING video_id",
-        )
-        .bind(id.to_string())
-        .bind(now.unix_ms())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else {
-            tx.rollback().await?;
-            let known = self.deletion(id).await?.is_some();
-            return Ok(if known { CancelDeletion::TooLate } else { CancelDeletion::NotFound });
+        let Some(Deletion { video, .. }) = self.deletion(id).await? else {
+            return Ok(CancelDeletion::NotFound);
         };
-        let video = parsed(&row, "video_id")?;
-        cancel(&mut tx, video, &[JobKind::Purge], now).await?;
-        set_gone_at(&mut tx, video, None).await?;
-        tx.commit().await?;
-        Ok(CancelDeletion::Cancelled)
+        commit!(self, async |tx| {
+            hold(tx, video).await?;
+            let cancelled = sqlx::query(
+                "-- deletions.cancel
+                 UPDATE deletions SET state = 'cancelled', finished_at = $2
+                 WHERE id = $1 AND state = 'scheduled' AND due_at > $2",
+            )
+            .bind(id.to_string())
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            if cancelled.rows_affected() == 0 {
+                return Ok(CancelDeletion::TooLate);
+            }
+            cancel(tx, video, &[JobKind::Purge], now).await?;
+            set_gone_at(tx, video, None).await?;
+            Ok(CancelDeletion::Cancelled)
+        })
     }
 
     /// The time has come. Nothing that works towards the video may commit from here on.
     pub async fn start_purge(&self, lease: &Lease, now: Timestamp) -> Result<DeletionId, FencedError> {
-        let mut tx = self.begin().await?;
-        fence(&mut tx, lease).await?;
-        let video = lease.job.video;
-        bury(&mut tx, video, now).await?;
-        let row = sqlx::query(
-            "-- deletions.start
-             UPDATE deletions SET state = 'running', attempts = attempts + 1,
-               started_at = coalesce(started_at, $2)
-             WHERE video_id = $1 AND state IN ('scheduled', 'running') RETURNING id",
-        )
-        .bind(video.to_string())
-        .bind(now.unix_ms())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else { return Err(FencedError::LeaseLost) };
-        let deletion = parsed(&row, "id")?;
-        tx.commit().await?;
-        Ok(deletion)
+        commit!(self, async |tx| {
+            fence(tx, lease).await?;
+            let video = lease.job.video;
+            bury(tx, video, now).await?;
+            let row = sqlx::query(
+                "-- deletions.start
+                 UPDATE deletions SET state = 'running', attempts = attempts + 1,
+                   started_at = coalesce(started_at, $2)
+                 WHERE video_id = $1 AND state IN ('scheduled', 'running') RETURNING id",
+            )
+            .bind(video.to_string())
+            .bind(now.unix_ms())
+            .fetch_optional(&mut **tx)
+            .await?;
+            let Some(row) = row else { return Err(FencedError::LeaseLost) };
+            Ok(parsed(&row, "id")?)
+        })
     }
 
     /// Until then someone who lost the right to write may still be writing; `None`: all have said that they
@@ -174,21 +162,21 @@ impl Catalog {
 
     /// Counts what was removed, for the receipt; a later attempt goes on counting.
     pub async fn note_purged(&self, lease: &Lease, objects: u64, bytes: u64) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        fence(&mut tx, lease).await?;
-        sqlx::query(
-            "-- deletions.note_purged
-             UPDATE deletions SET objects_deleted = coalesce(objects_deleted, 0) + $2,
-               bytes_freed = coalesce(bytes_freed, 0) + $3
-             WHERE video_id = $1 AND state = 'running'",
-        )
-        .bind(lease.job.video.to_string())
-        .bind(bigint(objects))
-        .bind(bigint(bytes))
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            fence(tx, lease).await?;
+            sqlx::query(
+                "-- deletions.note_purged
+                 UPDATE deletions SET objects_deleted = coalesce(objects_deleted, 0) + $2,
+                   bytes_freed = coalesce(bytes_freed, 0) + $3
+                 WHERE video_id = $1 AND state = 'running'",
+            )
+            .bind(lease.job.video.to_string())
+            .bind(bigint(objects))
+            .bind(bigint(bytes))
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        })
     }
 
     /// The store was found empty: every row of the video goes, but the deletion with its receipt.
@@ -198,38 +186,61 @@ impl Catalog {
         swept_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        finish(&mut tx, lease, now).await?;
-        let video = lease.job.video;
-        sqlx::query(
-            "-- deletions.finish
-             UPDATE deletions SET state = 'done', finished_at = $2, swept_at = $3,
-               objects_deleted = coalesce(objects_deleted, 0), bytes_freed = coalesce(bytes_freed, 0)
-             WHERE video_id = $1 AND state = 'running'",
-        )
-        .bind(video.to_string())
-        .bind(now.unix_ms())
-        .bind(swept_at.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        forget_video(&mut tx, video).await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            let video = lease.job.video;
+            if hold(tx, video).await?.is_none() {
+                // Either this was done before, or the lease was lost and somebody else has done it.
+                return if is_purged(tx, video).await? { Ok(()) } else { Err(FencedError::LeaseLost) };
+            }
+            finish(tx, lease, now).await?;
+            sqlx::query(
+                "-- deletions.finish
+                 UPDATE deletions SET state = 'done', finished_at = $2, swept_at = $3,
+                   objects_deleted = coalesce(objects_deleted, 0), bytes_freed = coalesce(bytes_freed, 0)
+                 WHERE video_id = $1 AND state = 'running'",
+            )
+            .bind(video.to_string())
+            .bind(now.unix_ms())
+            .bind(swept_at.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            forget_video(tx, video).await?;
+            Ok(())
+        })
     }
+}
+
+/// `None`: there is no such video for anyone.
+async fn accept(tx: &mut Tx, new: &NewDeletion, now: Timestamp) -> Result<Option<Deletion>, SqlError> {
+    let found = delete_video(tx, new, now).await?;
+    // Where the video is gone this may have been asked for before: then there is a deletion under our id. One
+    // that was scheduled already has an id of its own.
+    let row = sqlx::query(AssertSqlSafe(format!(
+        "-- deletions.accepted
+         SELECT {COLUMNS} FROM deletions WHERE video_id = $1 AND (id = $2 OR ($3 = 1 AND state = 'scheduled'))
+         ORDER BY state DESC LIMIT 1"
+    )))
+    .bind(new.video.to_string())
+    .bind(new.id.to_string())
+    .bind(i64::from(found))
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.as_ref().map(deletion).transpose()
+}
+
+async fn is_purged(tx: &mut Tx, video: VideoId) -> Result<bool, SqlError> {
+    let row = sqlx::query(
+        "-- deletions.is_purged\nSELECT 1 AS found FROM deletions WHERE video_id = $1 AND state = 'done'",
+    )
+    .bind(video.to_string())
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// `false`: there is no such video for anyone.
 pub(crate) async fn delete_video(tx: &mut Tx, new: &NewDeletion, now: Timestamp) -> Result<bool, SqlError> {
-    let found = sqlx::query(
-        "-- deletions.find_video
-         SELECT 1 AS found FROM videos
-         WHERE id = $1 AND state <> 'deleted' AND (gone_at IS NULL OR gone_at > $2)",
-    )
-    .bind(new.video.to_string())
-    .bind(now.unix_ms())
-    .fetch_optional(&mut **tx)
-    .await?;
-    if found.is_none() {
+    if hold_shown(tx, new.video, now).await?.is_none() {
         return Ok(false);
     }
     set_gone_at(tx, new.video, Some(new.due_at)).await?;

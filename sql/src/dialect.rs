@@ -28,10 +28,8 @@ pub(crate) enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lock {
     /// To write: until our end nobody else writes this row, or locks it.
-    #[expect(dead_code, reason = "for the commits to come")]
     Write,
     /// To refer to: until our end nobody removes this row.
-    #[expect(dead_code, reason = "for the commits to come")]
     Keep,
     /// As [`Lock::Write`], but leaves out rows that somebody else holds.
     WriteFree,
@@ -87,6 +85,14 @@ impl Dialect {
                 "PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON; PRAGMA query_only=ON".to_owned()
             }
             (Dialect::Postgres, role) => postgres_setup(role, place),
+        }
+    }
+
+    /// Keeps everybody else from writing to a table.
+    pub fn lock_table(self, table: &str) -> Option<String> {
+        match self {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")),
         }
     }
 

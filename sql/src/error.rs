@@ -56,22 +56,48 @@ impl SqlError {
 
 impl From<sqlx::Error> for SqlError {
     fn from(error: sqlx::Error) -> Self {
-        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
-        let busy = match &error {
-            Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
-            // SQLITE_BUSY and SQLITE_LOCKED, also as extended codes: their low byte is 5 or 6.
-            sqlx::Error::Database(database) => database
-                .code()
-                .and_then(|code| code.parse::<u32>().ok())
-                .is_some_and(|code| matches!(code & 0xff, 5 | 6)),
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+        let passes = match &error {
+            Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+            sqlx::Error::Database(database) => database.code().is_some_and(|code| passes(&code)),
             _ => false,
         };
         let moved = matches!(&error, sqlx::Error::Database(database) if database.message() == MOVED);
         if moved {
             return SqlError::Moved { place: "another one".to_owned() };
         }
-        if busy { SqlError::Unavailable(error) } else { SqlError::Refused(error) }
+        if passes { SqlError::Unavailable(error) } else { SqlError::Refused(error) }
     }
+}
+
+/// Whether an error says more about the moment than about the statement.
+fn passes(code: &str) -> bool {
+    // SQLite's codes are numbers of at most four digits; SQLITE_BUSY and SQLITE_LOCKED are the low bytes 5 and 6
+    // of several. PostgreSQL's have five characters, of which the first two are the class.
+    if code.len() < 5 {
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+    }
+    // Connections, and whatever there is too little of.
+    code.starts_with("08")
+        || code.starts_with("53")
+        // The server goes down, or comes up.
+        || matches!(code, "57P01" | "57P02" | "57P03" | "57P05")
+        // Too slow: a statement, a wait for a row, a transaction.
+        || matches!(code, "57014" | "55P03" | "25P03")
+        // Broken off for the sake of another transaction, and tried often enough.
+        || matches!(code, "40001" | "40P01")
+        // It takes no writes any more: a failover is under way.
+        || code == "25006"
+}
+
+pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+/// PostgreSQL broke the transaction off because of another one; the next try may find the way free.
+pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
 impl From<sqlx::Error> for FencedError {

@@ -2,10 +2,9 @@
 
 use domain::{JobId, JobKind, MediaProblem, Timestamp, VideoId, VideoState};
 
-use crate::catalog::Tx;
 use crate::jobs::{cancel, finish, held};
-use crate::row::parsed;
-use crate::video_moves::{advance, note_failure, state};
+use crate::tx::{Tx, commit};
+use crate::video_moves::{advance, hold, note_failure, state};
 use crate::{Catalog, FencedError, Lease, SqlError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +43,25 @@ impl Catalog {
         postponed_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        let given_back = sqlx::query(
-            "-- jobs.give_back
-             UPDATE jobs SET state = 'queued', token = token + 1, attempts = attempts - 1, worker = NULL,
-               lease_until = NULL, run_at = $3, error = $4, postponed_since = coalesce(postponed_since, $5)
-             WHERE id = $1 AND state = 'running' AND token = $2",
-        )
-        .bind(lease.job.id.to_string())
-        .bind(lease.token)
-        .bind(run_at.unix_ms())
-        .bind(error.map(str::to_owned))
-        .bind(postponed_at.map(Timestamp::unix_ms))
-        .execute(&mut *tx)
-        .await?;
-        held(given_back.rows_affected())?;
-        lose_attempts(&mut tx, lease.job.id, now).await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            hold(tx, lease.job.video).await?;
+            let given_back = sqlx::query(
+                "-- jobs.give_back
+                 UPDATE jobs SET state = 'queued', token = token + 1, attempts = attempts - 1, worker = NULL,
+                   lease_until = NULL, run_at = $3, error = $4, postponed_since = coalesce(postponed_since, $5)
+                 WHERE id = $1 AND state = 'running' AND token = $2",
+            )
+            .bind(lease.job.id.to_string())
+            .bind(lease.token)
+            .bind(run_at.unix_ms())
+            .bind(error.map(str::to_owned))
+            .bind(postponed_at.map(Timestamp::unix_ms))
+            .execute(&mut **tx)
+            .await?;
+            held(given_back.rows_affected())?;
+            lose_attempts(tx, lease.job.id, now).await?;
+            Ok(())
+        })
     }
 
     /// The fault was ours. `retry_at` is when to try again; `None` gives up: the job is dead, and what
@@ -73,10 +73,7 @@ impl Catalog {
         retry_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        fail(&mut tx, lease, error, retry_at, now).await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| { fail(tx, lease, error, retry_at, now).await })
     }
 
     /// The fault is in the file: no retry. `detail` is one sentence for the uploader. A file that plays already
@@ -88,48 +85,43 @@ impl Catalog {
         detail: &str,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        let video = lease.job.video;
-        // A cover that cannot be taken changes nothing about the video: the one before it stays.
-        if !PIPELINE.contains(&lease.job.kind) {
-            end_refused(&mut tx, lease, now).await?;
-        } else if state(&mut tx, video).await? == Some(VideoState::Playable) {
-            let error = format!("what plays already was refused as {problem}: {detail}");
-            fail(&mut tx, lease, &error, None, now).await?;
-        } else {
-            end_refused(&mut tx, lease, now).await?;
-            refuse_video(&mut tx, video, problem, detail, now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            let video = lease.job.video;
+            let from = hold(tx, video).await?;
+            // A cover that cannot be taken changes nothing about the video: the one before it stays.
+            if !PIPELINE.contains(&lease.job.kind) {
+                end_refused(tx, lease, now).await
+            } else if from == Some(VideoState::Playable) {
+                let error = format!("what plays already was refused as {problem}: {detail}");
+                fail(tx, lease, &error, None, now).await
+            } else {
+                end_refused(tx, lease, now).await?;
+                Ok(refuse_video(tx, video, problem, detail, now).await?)
+            }
+        })
     }
 
     /// Calls a dead job back, and with it the jobs that were cancelled because it died.
     pub async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<RetryJob, SqlError> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query("-- jobs.to_retry\nSELECT state, kind, video_id FROM jobs WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = row else { return Ok(RetryJob::NotFound) };
-        if parsed::<domain::JobState>(&row, "state")? != domain::JobState::Dead {
-            return Ok(RetryJob::NotDead);
-        }
-        let (kind, video) = (parsed(&row, "kind")?, parsed(&row, "video_id")?);
-        // Of a deleted video nothing but its purge runs again.
-        if kind != JobKind::Purge && state(&mut tx, video).await? == Some(VideoState::Deleted) {
-            return Ok(RetryJob::NotFound);
-        }
-        requeue(&mut tx, id, now).await?;
-        match kind {
-            JobKind::Ingest | JobKind::Encode | JobKind::Assemble => {
-                revive_pipeline(&mut tx, video, now).await?;
+        let Some(job) = self.job(id).await? else { return Ok(RetryJob::NotFound) };
+        commit!(self, async |tx| {
+            let found = hold(tx, job.video).await?;
+            // Of a deleted video nothing but its purge runs again.
+            if found.is_none() || (job.kind != JobKind::Purge && found == Some(VideoState::Deleted)) {
+                return Ok(RetryJob::NotFound);
             }
-            JobKind::Purge => revive_deletion(&mut tx, video).await?,
-            JobKind::Cover => {}
-        }
-        tx.commit().await?;
-        Ok(RetryJob::Retried)
+            if !requeue(tx, id, now).await? {
+                return Ok(RetryJob::NotDead);
+            }
+            match job.kind {
+                JobKind::Ingest | JobKind::Encode | JobKind::Assemble => {
+                    revive_pipeline(tx, job.video, now).await?;
+                }
+                JobKind::Purge => revive_deletion(tx, job.video).await?,
+                JobKind::Cover => {}
+            }
+            Ok(RetryJob::Retried)
+        })
     }
 }
 
@@ -141,6 +133,7 @@ async fn fail(
     retry_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(), FencedError> {
+    hold(tx, lease.job.video).await?;
     let failed = sqlx::query(
         "-- jobs.fail
          UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
@@ -239,8 +232,9 @@ pub(crate) async fn lose_attempts(tx: &mut Tx, job: JobId, now: Timestamp) -> Re
     Ok(())
 }
 
-async fn requeue(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<(), SqlError> {
-    sqlx::query(
+/// `false`: it is not dead.
+async fn requeue(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<bool, SqlError> {
+    let requeued = sqlx::query(
         "-- jobs.requeue
          UPDATE jobs SET state = 'queued', token = token + 1, attempts = 0, run_at = $2, error = NULL,
            lease_until = NULL, finished_at = NULL, progress = 0.0, postponed_since = NULL
@@ -250,7 +244,7 @@ async fn requeue(tx: &mut Tx, job: JobId, now: Timestamp) -> Result<(), SqlError
     .bind(now.unix_ms())
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(requeued.rows_affected() > 0)
 }
 
 async fn revive_pipeline(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {

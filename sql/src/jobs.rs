@@ -4,9 +4,10 @@ use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use crate::catalog::Tx;
-use crate::dialect::{Dialect, Lock};
+use crate::dialect::Lock;
 use crate::row::{instant, instant_opt, int, natural, parsed, text};
+use crate::tx::{Tx, commit};
+use crate::video_moves::hold;
 use crate::{Catalog, FencedError, SqlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,48 +51,80 @@ pub(crate) struct NewJob {
     pub run_at: Timestamp,
 }
 
+/// What a claim may find, of one kind.
+struct Waiting {
+    queued: bool,
+    /// Running, though its lease is over.
+    lost: bool,
+}
+
+/// Jobs of lost workers that one transaction takes back.
+const TAKEN_BACK_AT_ONCE: i64 = 200;
+
 /// Nothing playable waits behind an encode, and what must vanish goes before what may wait.
 const BY_PRIORITY: [JobKind; 5] =
     [JobKind::Ingest, JobKind::Purge, JobKind::Cover, JobKind::Assemble, JobKind::Encode];
 
 impl Catalog {
-    /// Takes due jobs, oldest first within a kind, and those whose worker was lost.
+    /// Takes due jobs, oldest first within a kind, and those whose worker was lost. Any number of callers take
+    /// different jobs at the same time, and none waits for another.
     pub async fn claim_jobs(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Vec<Lease>, SqlError> {
-        // An idle poll must not queue for the writer.
-        if !self.anything_to_claim(claim.kinds, now).await? {
+        let mut due = Vec::new();
+        for kind in BY_PRIORITY.into_iter().filter(|kind| claim.kinds.contains(kind)) {
+            // An idle poll must not queue for the writer.
+            let waiting = self.waiting(kind, now).await?;
+            if waiting.lost {
+                self.take_back(kind, claim.attempts_max, now).await?;
+            }
+            if waiting.queued || waiting.lost {
+                due.push(kind);
+            }
+        }
+        if due.is_empty() {
             return Ok(Vec::new());
         }
-        let mut tx = self.begin().await?;
-        let mut leases = Vec::new();
-        for kind in BY_PRIORITY.into_iter().filter(|kind| claim.kinds.contains(kind)) {
-            reclaim(&mut tx, kind, claim.attempts_max, now).await?;
-            let free = claim.limit.saturating_sub(leases.len());
-            if free > 0 {
-                leases.extend(claim_kind(self.dialect, &mut tx, kind, claim, free, now).await?);
+        let due = &due;
+        commit!(self, async |tx| {
+            let mut leases = Vec::new();
+            for &kind in due {
+                let free = claim.limit.saturating_sub(leases.len());
+                if free > 0 {
+                    leases.extend(claim_kind(tx, kind, claim, free, now).await?);
+                }
             }
-        }
-        tx.commit().await?;
-        Ok(leases)
+            Ok(leases)
+        })
     }
 
-    async fn anything_to_claim(&self, kinds: &[JobKind], now: Timestamp) -> Result<bool, SqlError> {
-        for kind in kinds {
-            let row = sqlx::query(
-                "-- jobs.anything_to_claim
-                 SELECT 1 AS found WHERE EXISTS (
-                   SELECT 1 FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2)
-                 OR EXISTS (
-                   SELECT 1 FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2)",
-            )
-            .bind(kind.as_str())
-            .bind(now.unix_ms())
-            .fetch_optional(&self.readers)
-            .await?;
-            if row.is_some() {
-                return Ok(true);
+    async fn waiting(&self, kind: JobKind, now: Timestamp) -> Result<Waiting, SqlError> {
+        let row = sqlx::query(
+            "-- jobs.waiting
+             SELECT CASE WHEN EXISTS (
+                 SELECT 1 FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2)
+               THEN 1 ELSE 0 END AS queued,
+               CASE WHEN EXISTS (
+                 SELECT 1 FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2)
+               THEN 1 ELSE 0 END AS lost",
+        )
+        .bind(kind.as_str())
+        .bind(now.unix_ms())
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(Waiting { queued: int(&row, "queued")? != 0, lost: int(&row, "lost")? != 0 })
+    }
+
+    /// What lost workers held becomes claimable again, or dead when it was the last attempt: the file may be
+    /// what kills workers.
+    async fn take_back(&self, kind: JobKind, attempts_max: u32, now: Timestamp) -> Result<(), SqlError> {
+        // Whatever may be wrong with a video whose job is to be buried, the others' jobs go on.
+        match commit!(self, async |tx| { bury_some(tx, kind, attempts_max, now).await }) {
+            Err(error) if !error.is_unavailable() => {
+                tracing::error!(job.kind = %kind, %error, "jobs whose workers were lost cannot be given up");
             }
+            buried => buried?,
         }
-        Ok(false)
+        while commit!(self, async |tx| { requeue_some(tx, kind, attempts_max, now).await })? {}
+        Ok(())
     }
 
     /// Keeps the lease, and shows how far the job is: 0 to 1.
@@ -102,27 +135,30 @@ impl Catalog {
         lease_until: Timestamp,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        let kept = sqlx::query(
-            "-- jobs.heartbeat
-             UPDATE jobs SET lease_until = $3, progress = CASE WHEN $4 < 0.0 THEN progress ELSE $4 END
-             WHERE id = $1 AND state = 'running' AND token = $2 AND lease_until >= $5",
-        )
-        .bind(lease.job.id.to_string())
-        .bind(lease.token)
-        .bind(lease_until.unix_ms())
-        // Never NULL, whose type the Any driver gets wrong for floating-point numbers: PostgreSQL would keep it
-        // with the prepared statement, and refuse the first number that follows.
-        .bind(progress.map_or(-1.0, |progress| progress.clamp(0.0, 1.0)))
-        .bind(now.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        held(kept.rows_affected())?;
-        if progress.is_some() {
-            crate::video_moves::refresh_progress(&mut tx, lease.job.video).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            if progress.is_some() {
+                hold(tx, lease.job.video).await?;
+            }
+            let kept = sqlx::query(
+                "-- jobs.heartbeat
+                 UPDATE jobs SET lease_until = $3, progress = CASE WHEN $4 < 0.0 THEN progress ELSE $4 END
+                 WHERE id = $1 AND state = 'running' AND token = $2 AND lease_until >= $5",
+            )
+            .bind(lease.job.id.to_string())
+            .bind(lease.token)
+            .bind(lease_until.unix_ms())
+            // Never NULL, whose type the Any driver gets wrong for floating-point numbers: PostgreSQL would
+            // keep it with the prepared statement, and refuse the first number that follows.
+            .bind(progress.map_or(-1.0, |progress| progress.clamp(0.0, 1.0)))
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            held(kept.rows_affected())?;
+            if progress.is_some() {
+                crate::video_moves::refresh_progress(tx, lease.job.video).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Whoever lost a lease says that it has stopped: a purge need not wait for the end of it.
@@ -146,19 +182,22 @@ impl Catalog {
         attempt: AttemptId,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let begun = sqlx::query(
-            "-- jobs.begin_attempt
-             INSERT INTO attempts (id, video_id, kind, state, job_id, token, created_at)
-             SELECT $3, video_id, 'job', 'open', id, token, $4 FROM jobs
-             WHERE id = $1 AND state = 'running' AND token = $2",
-        )
-        .bind(lease.job.id.to_string())
-        .bind(lease.token)
-        .bind(attempt.to_string())
-        .bind(now.unix_ms())
-        .execute(&self.writer)
-        .await?;
-        held(begun.rows_affected())
+        commit!(self, async |tx| {
+            fence(tx, lease).await?;
+            sqlx::query(
+                "-- jobs.begin_attempt
+                 INSERT INTO attempts (id, video_id, kind, state, job_id, token, created_at)
+                 VALUES ($1, $2, 'job', 'open', $3, $4, $5) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(attempt.to_string())
+            .bind(lease.job.video.to_string())
+            .bind(lease.job.id.to_string())
+            .bind(lease.token)
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            Ok(())
+        })
     }
 }
 
@@ -167,8 +206,9 @@ pub(crate) fn held(rows: u64) -> Result<(), FencedError> {
     if rows == 0 { Err(FencedError::LeaseLost) } else { Ok(()) }
 }
 
-/// The first statement of every commit of a job: it ends the run, or finds that there is none to end.
+/// The beginning of every commit of a job: it ends the run, or finds that there is none to end.
 pub(crate) async fn finish(tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
+    hold(tx, lease.job.video).await?;
     let finished = sqlx::query(
         "-- jobs.finish
          UPDATE jobs SET state = 'done', progress = 1.0, worker = NULL, lease_until = NULL, error = NULL,
@@ -183,8 +223,9 @@ pub(crate) async fn finish(tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result
     held(finished.rows_affected())
 }
 
-/// The first statement of a write in the middle of a run.
+/// The beginning of a write in the middle of a run. Until our end nobody takes the job from us.
 pub(crate) async fn fence(tx: &mut Tx, lease: &Lease) -> Result<(), FencedError> {
+    hold(tx, lease.job.video).await?;
     let held_rows = sqlx::query(
         "-- jobs.fence\nUPDATE jobs SET token = token WHERE id = $1 AND state = 'running' AND token = $2",
     )
@@ -212,6 +253,14 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewJob, now: Timestamp) -> Result<
     Ok(())
 }
 
+pub(crate) async fn exists(tx: &mut Tx, id: JobId) -> Result<bool, SqlError> {
+    let row = sqlx::query("-- jobs.exists\nSELECT 1 AS found FROM jobs WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Stops what waits or runs: the raised token refuses what a worker still has in hand. `lease_until` stays,
 /// because until then it may be writing.
 pub(crate) async fn cancel(
@@ -235,39 +284,71 @@ pub(crate) async fn cancel(
     Ok(())
 }
 
-/// What a lost worker held becomes claimable again, or dead when it was the last attempt: the file may be
-/// what kills workers.
-async fn reclaim(tx: &mut Tx, kind: JobKind, attempts_max: u32, now: Timestamp) -> Result<(), SqlError> {
-    let exhausted = sqlx::query(
-        "-- jobs.bury_lost
-         UPDATE jobs SET state = 'dead', token = token + 1, worker = NULL, finished_at = $2,
-           error = 'its worker was lost in the last attempt, by a crash or by running out of memory'
-         WHERE kind = $1 AND state = 'running' AND lease_until < $2 AND attempts >= $3
-         RETURNING id, kind, video_id",
-    )
-    .bind(kind.as_str())
-    .bind(now.unix_ms())
-    .bind(i64::from(attempts_max))
-    .fetch_all(&mut **tx)
-    .await?;
-    for row in exhausted {
-        crate::job_endings::after_death(tx, parsed(&row, "kind")?, parsed(&row, "video_id")?, now).await?;
+/// Gives up jobs whose last attempt lost its worker. The rest of very many waits for the next call.
+async fn bury_some(tx: &mut Tx, kind: JobKind, attempts_max: u32, now: Timestamp) -> Result<(), SqlError> {
+    // Videos first, as everywhere; those that somebody holds wait for the next call.
+    let select = tx.locking(
+        "-- jobs.lost_for_good
+         SELECT id FROM videos WHERE id IN (
+           SELECT video_id FROM jobs
+           WHERE kind = $1 AND state = 'running' AND lease_until < $2 AND attempts >= $3) LIMIT $4",
+        Lock::WriteFree,
+    );
+    let videos = sqlx::query(select)
+        .bind(kind.as_str())
+        .bind(now.unix_ms())
+        .bind(i64::from(attempts_max))
+        .bind(TAKEN_BACK_AT_ONCE)
+        .fetch_all(&mut **tx)
+        .await?;
+    for row in videos {
+        let video: VideoId = parsed(&row, "id")?;
+        let buried = sqlx::query(
+            "-- jobs.bury_lost
+             UPDATE jobs SET state = 'dead', token = token + 1, worker = NULL, finished_at = $3,
+               error = 'its worker was lost in the last attempt, by a crash or by running out of memory'
+             WHERE video_id = $1 AND kind = $2 AND state = 'running' AND lease_until < $3 AND attempts >= $4",
+        )
+        .bind(video.to_string())
+        .bind(kind.as_str())
+        .bind(now.unix_ms())
+        .bind(i64::from(attempts_max))
+        .execute(&mut **tx)
+        .await?;
+        if buried.rows_affected() > 0 {
+            crate::job_endings::after_death(tx, kind, video, now).await?;
+        }
     }
-    sqlx::query(
-        "-- jobs.requeue_lost
-         UPDATE jobs SET state = 'queued', token = token + 1, worker = NULL, run_at = $2,
-           error = 'its worker was lost'
-         WHERE kind = $1 AND state = 'running' AND lease_until < $2",
-    )
-    .bind(kind.as_str())
-    .bind(now.unix_ms())
-    .execute(&mut **tx)
-    .await?;
     Ok(())
 }
 
+/// Makes jobs of lost workers claimable again. `false`: there were few enough, and no more.
+async fn requeue_some(
+    tx: &mut Tx,
+    kind: JobKind,
+    attempts_max: u32,
+    now: Timestamp,
+) -> Result<bool, SqlError> {
+    let free = tx.lock(Lock::WriteFree);
+    let requeued = sqlx::query(AssertSqlSafe(format!(
+        "-- jobs.requeue_lost
+         WITH lost AS MATERIALIZED (
+           SELECT id FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2 AND attempts < $3
+           ORDER BY lease_until LIMIT $4 {free})
+         UPDATE jobs SET state = 'queued', token = token + 1, worker = NULL, run_at = $2,
+           error = 'its worker was lost'
+         WHERE id IN (SELECT id FROM lost)"
+    )))
+    .bind(kind.as_str())
+    .bind(now.unix_ms())
+    .bind(i64::from(attempts_max))
+    .bind(TAKEN_BACK_AT_ONCE)
+    .execute(&mut **tx)
+    .await?;
+    Ok(requeued.rows_affected() >= TAKEN_BACK_AT_ONCE.unsigned_abs())
+}
+
 async fn claim_kind(
-    dialect: Dialect,
     tx: &mut Tx,
     kind: JobKind,
     claim: &Claim<'_>,
@@ -277,12 +358,12 @@ async fn claim_kind(
     let lease_until = now.plus_ms(claim.lease_ms);
     // Whoever else claims at this instant takes others: nobody waits. Chosen apart from the update, because a
     // planner may run what stands in a condition more than once, and would then take more than the limit.
-    let take = dialect.lock(Lock::WriteFree);
+    let free = tx.lock(Lock::WriteFree);
     let rows = sqlx::query(AssertSqlSafe(format!(
         "-- jobs.claim
          WITH due AS MATERIALIZED (
            SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
-           ORDER BY run_at, id LIMIT $5 {take})
+           ORDER BY run_at, id LIMIT $5 {free})
          UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
            lease_until = $4, started_at = $2, progress = 0.0
          WHERE id IN (SELECT id FROM due)

@@ -4,8 +4,8 @@ use domain::{AttemptId, ObjectKey, Timestamp, VideoId};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use crate::catalog::Tx;
 use crate::row::{bigint, natural, parsed};
+use crate::tx::Tx;
 use crate::{Catalog, SqlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,15 @@ impl Catalog {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(object).collect()
+    }
+
+    /// What the row says of one object. `None`: no row shows it.
+    pub async fn object(&self, key: &ObjectKey) -> Result<Option<StoredObject>, SqlError> {
+        let row = sqlx::query("-- objects.one\nSELECT path, bytes, crc64nvme FROM objects WHERE path = $1")
+            .bind(key.path())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(object).transpose()
     }
 
     /// Of one class, as [`domain::ObjectFile::class`] writes it, in attempts that count; by path.

@@ -4,10 +4,11 @@
 use domain::task::{Covers, Plan, RenditionOutput, SourceInfo};
 use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, VideoState};
 
-use crate::catalog::Tx;
+use crate::attempts::was_committed;
 use crate::jobs::{NewJob, fence, finish};
 use crate::objects::NewObject;
 use crate::row::{bigint, natural, parsed_opt};
+use crate::tx::{Tx, commit};
 use crate::video_moves::{advance, refresh_progress, state};
 use crate::{Catalog, FencedError, Lease, SqlError, objects};
 
@@ -41,13 +42,13 @@ pub struct RenditionsPublished<'a> {
 impl Catalog {
     /// `uploaded` becomes `processing`; a later attempt finds it there.
     pub async fn start_processing(&self, lease: &Lease, now: Timestamp) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        fence(&mut tx, lease).await?;
-        if state(&mut tx, lease.job.video).await? == Some(VideoState::Uploaded) {
-            advance(&mut tx, lease.job.video, VideoState::Uploaded, VideoState::Processing, now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            fence(tx, lease).await?;
+            if state(tx, lease.job.video).await? == Some(VideoState::Uploaded) {
+                advance(tx, lease.job.video, VideoState::Uploaded, VideoState::Processing, now).await?;
+            }
+            Ok(())
+        })
     }
 
     /// `original` can be watched: `playable`, and `ready` where nothing is to be encoded.
@@ -58,17 +59,20 @@ impl Catalog {
         original: &OriginalPublished<'_>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        commit_ingest(&mut tx, lease, ingest, now).await?;
-        let video = lease.job.video;
-        let renditions = std::slice::from_ref(original.rendition);
-        publish(&mut tx, video, original.publication, ingest.attempt, renditions, now).await?;
-        advance(&mut tx, video, VideoState::Processing, VideoState::Playable, now).await?;
-        if ingest.encode_jobs.is_empty() {
-            advance(&mut tx, video, VideoState::Playable, VideoState::Ready, now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            if commit_run(tx, lease, ingest.attempt, ingest.objects, now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            note_ingest(tx, lease.job.video, ingest, now).await?;
+            let video = lease.job.video;
+            let renditions = std::slice::from_ref(original.rendition);
+            publish(tx, video, original.publication, ingest.attempt, renditions, now).await?;
+            advance(tx, video, VideoState::Processing, VideoState::Playable, now).await?;
+            if ingest.encode_jobs.is_empty() {
+                advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Browsers cannot play the source: there is nothing to watch before the first rungs are encoded.
@@ -78,10 +82,12 @@ impl Catalog {
         ingest: &IngestCommit<'_>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        commit_ingest(&mut tx, lease, ingest, now).await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            if commit_run(tx, lease, ingest.attempt, ingest.objects, now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            Ok(note_ingest(tx, lease.job.video, ingest, now).await?)
+        })
     }
 
     /// One chunk, or the audio, is encoded. The last one queues `assemble` in the same breath.
@@ -93,24 +99,24 @@ impl Catalog {
         assemble_job: JobId,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        finish(&mut tx, lease, now).await?;
-        crate::attempts::commit(&mut tx, lease, attempt, now).await?;
-        objects::insert(&mut tx, objects, now).await?;
-        let video = lease.job.video;
-        refresh_progress(&mut tx, video).await?;
-        if everything_is_encoded(&mut tx, video).await? {
-            let assemble = NewJob {
-                id: assemble_job,
-                kind: JobKind::Assemble,
-                video,
-                payload: "{}".to_owned(),
-                run_at: now,
-            };
-            crate::jobs::insert(&mut tx, &assemble, now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            if commit_run(tx, lease, attempt, objects, now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            let video = lease.job.video;
+            refresh_progress(tx, video).await?;
+            if everything_is_encoded(tx, video).await? {
+                let assemble = NewJob {
+                    id: assemble_job,
+                    kind: JobKind::Assemble,
+                    video,
+                    payload: "{}".to_owned(),
+                    run_at: now,
+                };
+                crate::jobs::insert(tx, &assemble, now).await?;
+            }
+            Ok(())
+        })
     }
 
     /// The whole ladder is there: a new publication of what was out and what came, and `ready`.
@@ -120,20 +126,19 @@ impl Catalog {
         published: &RenditionsPublished<'_>,
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        finish(&mut tx, lease, now).await?;
-        crate::attempts::commit(&mut tx, lease, published.attempt, now).await?;
-        objects::insert(&mut tx, published.objects, now).await?;
-        let video = lease.job.video;
-        let RenditionsPublished { attempt, publication, renditions, .. } = *published;
-        publish(&mut tx, video, publication, attempt, renditions, now).await?;
-        objects::retire(&mut tx, video, "chunk", now).await?;
-        if state(&mut tx, video).await? == Some(VideoState::Processing) {
-            advance(&mut tx, video, VideoState::Processing, VideoState::Playable, now).await?;
-        }
-        advance(&mut tx, video, VideoState::Playable, VideoState::Ready, now).await?;
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            let RenditionsPublished { attempt, publication, renditions, objects } = *published;
+            if commit_run(tx, lease, attempt, objects, now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            let video = lease.job.video;
+            publish(tx, video, publication, attempt, renditions, now).await?;
+            objects::retire(tx, video, "chunk", now).await?;
+            if state(tx, video).await? == Some(VideoState::Processing) {
+                advance(tx, video, VideoState::Processing, VideoState::Playable, now).await?;
+            }
+            Ok(advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?)
+        })
     }
 
     /// The cover taken anew takes the place of the one before.
@@ -145,30 +150,52 @@ impl Catalog {
         objects: &[NewObject],
         now: Timestamp,
     ) -> Result<(), FencedError> {
-        let mut tx = self.begin().await?;
-        finish(&mut tx, lease, now).await?;
-        crate::attempts::commit(&mut tx, lease, attempt, now).await?;
-        objects::insert(&mut tx, objects, now).await?;
-        let before = cover_attempt(&mut tx, lease.job.video).await?;
-        set_cover(&mut tx, lease.job.video, attempt, covers, now).await?;
-        if let Some(before) = before {
-            objects::retire_pictures(&mut tx, before, now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit!(self, async |tx| {
+            if commit_run(tx, lease, attempt, objects, now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            let before = cover_attempt(tx, lease.job.video).await?;
+            set_cover(tx, lease.job.video, attempt, covers, now).await?;
+            if let Some(before) = before {
+                objects::retire_pictures(tx, before, now).await?;
+            }
+            Ok(())
+        })
     }
 }
 
-async fn commit_ingest(
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Committed,
+    /// By the same call before, whose answer was lost: there is nothing left to do.
+    CommittedBefore,
+}
+
+/// What begins every commit of a run: its job is done, and what the attempt wrote counts.
+async fn commit_run(
     tx: &mut Tx,
     lease: &Lease,
+    attempt: AttemptId,
+    objects: &[NewObject],
+    now: Timestamp,
+) -> Result<Run, FencedError> {
+    match finish(tx, lease, now).await {
+        Err(FencedError::LeaseLost) if was_committed(tx, lease, attempt).await? => {
+            return Ok(Run::CommittedBefore);
+        }
+        finished => finished?,
+    }
+    crate::attempts::commit(tx, lease, attempt, now).await?;
+    objects::insert(tx, objects, now).await?;
+    Ok(Run::Committed)
+}
+
+async fn note_ingest(
+    tx: &mut Tx,
+    video: VideoId,
     ingest: &IngestCommit<'_>,
     now: Timestamp,
-) -> Result<(), FencedError> {
-    let video = lease.job.video;
-    finish(tx, lease, now).await?;
-    crate::attempts::commit(tx, lease, ingest.attempt, now).await?;
-    objects::insert(tx, ingest.objects, now).await?;
+) -> Result<(), SqlError> {
     note_media(tx, video, ingest.source, ingest.plan, now).await?;
     // A cover that was asked for while this ran is newer than ours.
     if cover_attempt(tx, video).await?.is_none() {
@@ -179,8 +206,7 @@ async fn commit_ingest(
         let job = NewJob { id: *id, kind: JobKind::Encode, video, payload: payload.clone(), run_at: now };
         crate::jobs::insert(tx, &job, now).await?;
     }
-    refresh_progress(tx, video).await?;
-    Ok(())
+    refresh_progress(tx, video).await
 }
 
 async fn note_media(

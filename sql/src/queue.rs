@@ -81,7 +81,7 @@ impl Catalog {
              FROM jobs WHERE state IN ('queued', 'running', 'dead') GROUP BY kind, state",
         )
         .bind(now.unix_ms())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.lagging_readers)
         .await?;
         rows.iter().map(depth).collect()
     }

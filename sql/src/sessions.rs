@@ -1,8 +1,11 @@
 //! Sessions: a token is alive as long as its row says so.
 
 use domain::{SessionId, Timestamp, UserId};
+use sqlx::AssertSqlSafe;
 
-use crate::catalog::Tx;
+use crate::dialect::Lock;
+use crate::tx::{Tx, commit};
+use crate::users::hold_user;
 use crate::{Catalog, SqlError};
 
 #[derive(Debug, Clone, Copy)]
@@ -15,18 +18,23 @@ pub struct NewSession {
 impl Catalog {
     /// `false`: the user is gone.
     pub async fn create_session(&self, new: &NewSession, now: Timestamp) -> Result<bool, SqlError> {
-        let created = sqlx::query(
-            "-- sessions.create
-             INSERT INTO sessions (id, user_id, created_at, expires_at)
-             SELECT $1, id, $3, $4 FROM users WHERE id = $2",
-        )
-        .bind(new.id.to_string())
-        .bind(new.user.to_string())
-        .bind(now.unix_ms())
-        .bind(new.expires_at.unix_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(created.rows_affected() > 0)
+        commit!(self, async |tx| {
+            if !hold_user(tx, new.user, Lock::Keep).await? {
+                return Ok(false);
+            }
+            sqlx::query(
+                "-- sessions.create
+                 INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(new.id.to_string())
+            .bind(new.user.to_string())
+            .bind(now.unix_ms())
+            .bind(new.expires_at.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            Ok(true)
+        })
     }
 
     pub async fn session_alive(&self, id: SessionId, now: Timestamp) -> Result<bool, SqlError> {
@@ -56,11 +64,18 @@ impl Catalog {
 
     /// Removes rows that can never be alive again. Returns how many.
     pub async fn forget_expired_sessions(&self, now: Timestamp) -> Result<u64, SqlError> {
-        let removed = sqlx::query("-- sessions.forget_expired\nDELETE FROM sessions WHERE expires_at <= $1")
+        commit!(self, async |tx| {
+            let free = tx.lock(Lock::WriteFree);
+            let removed = sqlx::query(AssertSqlSafe(format!(
+                "-- sessions.forget_expired
+                 WITH expired AS MATERIALIZED (SELECT id FROM sessions WHERE expires_at <= $1 {free})
+                 DELETE FROM sessions WHERE id IN (SELECT id FROM expired)"
+            )))
             .bind(now.unix_ms())
-            .execute(&self.writer)
+            .execute(&mut **tx)
             .await?;
-        Ok(removed.rows_affected())
+            Ok(removed.rows_affected())
+        })
     }
 }
 

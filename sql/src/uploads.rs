@@ -1,11 +1,14 @@
 //! Uploads: a row before the bytes, and one commit after them.
 
 use domain::{AttemptId, JobId, JobKind, ObjectFile, ObjectKey, Timestamp, VideoId, VideoState};
+use sqlx::AssertSqlSafe;
 
-use crate::catalog::Tx;
+use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
-use crate::row::{bigint, float_opt, natural, parsed, parsed_opt};
+use crate::row::{bigint, float_opt, natural, parsed, parsed_opt, placeholders, text};
+use crate::tx::{Tx, commit};
+use crate::video_moves::hold_shown;
 use crate::{Catalog, SqlError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,25 +58,25 @@ impl Catalog {
         lease_until: Timestamp,
         now: Timestamp,
     ) -> Result<BeginUpload, SqlError> {
-        let mut tx = self.begin().await?;
-        match upload_state(&mut tx, video, now).await? {
-            Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
-            None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(BeginUpload::NotFound),
-            Some(_) => return Ok(BeginUpload::AlreadyUploaded),
-        }
-        sqlx::query(
-            "-- uploads.begin
-             INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at)
-             VALUES ($1, $2, 'upload', 'open', $3, $4)",
-        )
-        .bind(attempt.to_string())
-        .bind(video.to_string())
-        .bind(lease_until.unix_ms())
-        .bind(now.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(BeginUpload::Begun)
+        commit!(self, async |tx| {
+            match hold_shown(tx, video, now).await? {
+                Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
+                None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(BeginUpload::NotFound),
+                Some(_) => return Ok(BeginUpload::AlreadyUploaded),
+            }
+            sqlx::query(
+                "-- uploads.begin
+                 INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at)
+                 VALUES ($1, $2, 'upload', 'open', $3, $4) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(attempt.to_string())
+            .bind(video.to_string())
+            .bind(lease_until.unix_ms())
+            .bind(now.unix_ms())
+            .execute(&mut **tx)
+            .await?;
+            Ok(BeginUpload::Begun)
+        })
     }
 
     /// `false`: stop writing; the video is gone or the attempt was given up.
@@ -109,31 +112,31 @@ impl Catalog {
         done: &CompletedUpload,
         now: Timestamp,
     ) -> Result<CompleteUpload, SqlError> {
-        let mut tx = self.begin().await?;
-        let from = match upload_state(&mut tx, done.video, now).await? {
-            Some(from @ (VideoState::AwaitingUpload | VideoState::Uploading)) => from,
-            None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(CompleteUpload::Gone),
-            Some(_) if is_source(&mut tx, done).await? => return Ok(CompleteUpload::Completed),
-            Some(_) => return Ok(CompleteUpload::AlreadyUploaded),
-        };
-        if !commit_attempt(&mut tx, done.attempt, done.video, now).await? {
-            return Ok(CompleteUpload::Gone);
-        }
-        note_source(&mut tx, done, now).await?;
-        crate::video_moves::advance(&mut tx, done.video, from, VideoState::Uploaded, now).await?;
-        let key = ObjectKey { video: done.video, attempt: done.attempt, file: ObjectFile::Source };
-        let source = NewObject { key, bytes: done.bytes, crc64nvme: Some(done.crc64nvme) };
-        crate::objects::insert(&mut tx, &[source], now).await?;
-        let ingest = NewJob {
-            id: done.ingest_job,
-            kind: JobKind::Ingest,
-            video: done.video,
-            payload: "{}".to_owned(),
-            run_at: now,
-        };
-        crate::jobs::insert(&mut tx, &ingest, now).await?;
-        tx.commit().await?;
-        Ok(CompleteUpload::Completed)
+        commit!(self, async |tx| {
+            let from = match hold_shown(tx, done.video, now).await? {
+                Some(from @ (VideoState::AwaitingUpload | VideoState::Uploading)) => from,
+                None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(CompleteUpload::Gone),
+                Some(_) if is_source(tx, done).await? => return Ok(CompleteUpload::Completed),
+                Some(_) => return Ok(CompleteUpload::AlreadyUploaded),
+            };
+            if !commit_attempt(tx, done.attempt, done.video, now).await? {
+                return Ok(CompleteUpload::Gone);
+            }
+            note_source(tx, done, now).await?;
+            crate::video_moves::advance(tx, done.video, from, VideoState::Uploaded, now).await?;
+            let key = ObjectKey { video: done.video, attempt: done.attempt, file: ObjectFile::Source };
+            let source = NewObject { key, bytes: done.bytes, crc64nvme: Some(done.crc64nvme) };
+            crate::objects::insert(tx, &[source], now).await?;
+            let ingest = NewJob {
+                id: done.ingest_job,
+                kind: JobKind::Ingest,
+                video: done.video,
+                payload: "{}".to_owned(),
+                run_at: now,
+            };
+            crate::jobs::insert(tx, &ingest, now).await?;
+            Ok(CompleteUpload::Completed)
+        })
     }
 
     /// `None` before the upload, and after the purge.
@@ -159,32 +162,53 @@ impl Catalog {
     /// Ends the wait for uploads that never came: videos made before `created_before` that no upload is
     /// being written for. Returns how many.
     pub async fn expire_videos(&self, created_before: Timestamp, now: Timestamp) -> Result<u64, SqlError> {
-        let expired = sqlx::query(
-            "-- videos.expire
-             UPDATE videos SET state = 'expired', updated_at = $2
-             WHERE state IN ('awaiting_upload', 'uploading') AND created_at < $1
-               AND NOT EXISTS (SELECT 1 FROM attempts a
-                 WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $2)",
-        )
-        .bind(created_before.unix_ms())
-        .bind(now.unix_ms())
-        .execute(&self.writer)
-        .await?;
-        Ok(expired.rows_affected())
+        let mut expired = 0;
+        loop {
+            let some = commit!(self, async |tx| { expire_some(tx, created_before, now).await })?;
+            expired += some;
+            if some < EXPIRED_AT_ONCE {
+                return Ok(expired);
+            }
+        }
     }
 }
 
-/// `None`: there is no such video for anyone.
-async fn upload_state(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<Option<VideoState>, SqlError> {
-    let row = sqlx::query(
-        "-- uploads.state
-         SELECT state FROM videos WHERE id = $1 AND (gone_at IS NULL OR gone_at > $2)",
-    )
-    .bind(video.to_string())
-    .bind(now.unix_ms())
-    .fetch_optional(&mut **tx)
-    .await?;
-    row.map(|row| parsed(&row, "state")).transpose()
+/// Few enough for one statement.
+const EXPIRED_AT_ONCE: u64 = 500;
+
+async fn expire_some(tx: &mut Tx, created_before: Timestamp, now: Timestamp) -> Result<u64, SqlError> {
+    // What somebody holds at this instant is looked at the next time.
+    let select = tx.locking(
+        "-- videos.late
+         SELECT id FROM videos WHERE state IN ('awaiting_upload', 'uploading') AND created_at < $1
+           AND NOT EXISTS (SELECT 1 FROM attempts a
+             WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $2)
+         ORDER BY created_at LIMIT $3",
+        Lock::WriteFree,
+    );
+    let late = sqlx::query(select)
+        .bind(created_before.unix_ms())
+        .bind(now.unix_ms())
+        .bind(bigint(EXPIRED_AT_ONCE))
+        .fetch_all(&mut **tx)
+        .await?;
+    if late.is_empty() {
+        return Ok(0);
+    }
+    // Asked again now that they are held: an upload may have begun since.
+    let ids = placeholders(2, late.len());
+    let statement = AssertSqlSafe(format!(
+        "-- videos.expire
+         UPDATE videos SET state = 'expired', updated_at = $1
+         WHERE id IN ({ids}) AND state IN ('awaiting_upload', 'uploading')
+           AND NOT EXISTS (SELECT 1 FROM attempts a
+             WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $1)"
+    ));
+    let mut query = sqlx::query(statement).bind(now.unix_ms());
+    for row in &late {
+        query = query.bind(text(row, "id")?);
+    }
+    Ok(query.execute(&mut **tx).await?.rows_affected())
 }
 
 async fn is_source(tx: &mut Tx, done: &CompletedUpload) -> Result<bool, SqlError> {

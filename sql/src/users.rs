@@ -1,11 +1,15 @@
 //! People.
 
+use std::sync::{Mutex, PoisonError};
+
 use domain::{IdParts, Role, SessionId, Timestamp, UserId, Username, VideoId};
 use sqlx::any::AnyRow;
 
-use crate::catalog::Tx;
 use crate::deletions::NewDeletion;
+use crate::dialect::Lock;
+use crate::error::is_unique_violation;
 use crate::row::{instant, parsed, text, text_opt};
+use crate::tx::{Tx, commit};
 use crate::{Catalog, SqlError, sessions};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,18 +73,17 @@ pub enum UpdateUser {
 
 impl Catalog {
     pub async fn create_user(&self, new: &NewUser, now: Timestamp) -> Result<CreateUser, SqlError> {
-        let mut tx = self.begin().await?;
-        if username_exists(&mut tx, &new.username).await? {
-            return Ok(CreateUser::UsernameTaken);
-        }
-        if let Some(email) = &new.email
-            && email_exists(&mut tx, email, new.id).await?
-        {
-            return Ok(CreateUser::EmailTaken);
-        }
-        let user = insert(&mut tx, new, now).await?;
-        tx.commit().await?;
-        Ok(CreateUser::Created(user))
+        commit!(self, async |tx| {
+            if let Some(user) = insert(tx, new, now).await? {
+                return Ok(CreateUser::Created(user));
+            }
+            match user_named(tx, &new.username).await? {
+                // Made when this was asked for before.
+                Some(user) if user.id == new.id => Ok(CreateUser::Created(user)),
+                Some(_) => Ok(CreateUser::UsernameTaken),
+                None => Ok(CreateUser::EmailTaken),
+            }
+        })
     }
 
     pub async fn user(&self, id: UserId) -> Result<Option<User>, SqlError> {
@@ -116,45 +119,18 @@ impl Catalog {
         patch: &UserPatch,
         now: Timestamp,
     ) -> Result<UpdateUser, SqlError> {
-        let mut tx = self.begin().await?;
-        if let Some(Some(email)) = &patch.email
-            && email_exists(&mut tx, email, id).await?
-        {
-            return Ok(UpdateUser::EmailTaken);
+        let updated = commit!(self, async |tx| {
+            let Some(user) = update(tx, id, patch, now).await? else { return Ok(UpdateUser::NotFound) };
+            if patch.password_hash.is_some() {
+                sessions::revoke_others(tx, id, patch.session_kept, now).await?;
+            }
+            Ok(UpdateUser::Updated(user))
+        });
+        match updated {
+            // Nothing else in this row is unique.
+            Err(SqlError::Refused(error)) if is_unique_violation(&error) => Ok(UpdateUser::EmailTaken),
+            updated => updated,
         }
-        let row = sqlx::query(
-            "-- users.update
-             UPDATE users SET
-               display_name = coalesce($2, display_name),
-               bio = coalesce($3, bio),
-               email = CASE WHEN $4 = 1 THEN $5 ELSE email END,
-               phone = CASE WHEN $6 = 1 THEN $7 ELSE phone END,
-               date_of_birth = CASE WHEN $8 = 1 THEN $9 ELSE date_of_birth END,
-               password_hash = coalesce($10, password_hash),
-               updated_at = $11
-             WHERE id = $1
-             RETURNING id, username, email, role, display_name, bio, phone, date_of_birth, created_at",
-        )
-        .bind(id.to_string())
-        .bind(patch.display_name.clone())
-        .bind(patch.bio.clone())
-        .bind(i64::from(patch.email.is_some()))
-        .bind(patch.email.clone().flatten())
-        .bind(i64::from(patch.phone.is_some()))
-        .bind(patch.phone.clone().flatten())
-        .bind(i64::from(patch.date_of_birth.is_some()))
-        .bind(patch.date_of_birth.clone().flatten())
-        .bind(patch.password_hash.clone())
-        .bind(now.unix_ms())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else { return Ok(UpdateUser::NotFound) };
-        let updated = user(&row)?;
-        if patch.password_hash.is_some() {
-            sessions::revoke_others(&mut tx, id, patch.session_kept, now).await?;
-        }
-        tx.commit().await?;
-        Ok(UpdateUser::Updated(updated))
     }
 
     /// Removes the account: sessions end, comments go, videos go through deletion. `false`: there was none.
@@ -162,28 +138,33 @@ impl Catalog {
     pub async fn delete_user(
         &self,
         id: UserId,
-        mut next_id: impl FnMut() -> IdParts + Send,
+        next_id: impl FnMut() -> IdParts + Send,
         now: Timestamp,
     ) -> Result<bool, SqlError> {
-        let mut tx = self.begin().await?;
-        for video in videos_of(&mut tx, id, now).await? {
-            let deletion = NewDeletion {
-                video,
-                requested_by: id.to_string(),
-                due_at: now,
-                id: next_id().into(),
-                job: next_id().into(),
-            };
-            crate::deletions::delete_video(&mut tx, &deletion, now).await?;
-        }
-        crate::comments::delete_all_of(&mut tx, id).await?;
-        let removed = sqlx::query("-- users.delete\nDELETE FROM users WHERE id = $1")
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
-        tx.commit().await?;
-        Ok(removed > 0)
+        let next_id = &Mutex::new(next_id);
+        commit!(self, async |tx| {
+            if !hold_user(tx, id, Lock::Write).await? {
+                return Ok(false);
+            }
+            hold_videos_around(tx, id).await?;
+            for video in videos_of(tx, id, now).await? {
+                let next_id = || next_id.lock().unwrap_or_else(PoisonError::into_inner)();
+                let deletion = NewDeletion {
+                    video,
+                    requested_by: id.to_string(),
+                    due_at: now,
+                    id: next_id().into(),
+                    job: next_id().into(),
+                };
+                crate::deletions::delete_video(tx, &deletion, now).await?;
+            }
+            crate::comments::delete_all_of(tx, id).await?;
+            sqlx::query("-- users.delete\nDELETE FROM users WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut **tx)
+                .await?;
+            Ok(true)
+        })
     }
 
     pub async fn admin_exists(&self) -> Result<bool, SqlError> {
@@ -221,28 +202,35 @@ impl Catalog {
 
     /// For the one-time link. `false`: there is an admin already, or the name is taken.
     pub async fn create_first_admin(&self, new: &NewUser, now: Timestamp) -> Result<bool, SqlError> {
-        let mut tx = self.begin().await?;
-        let taken = sqlx::query(
-            "-- users.create_first_admin
-             SELECT 1 AS found FROM users WHERE role = 'admin' OR username = $1 LIMIT 1",
-        )
-        .bind(new.username.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
-        if taken.is_some() {
-            return Ok(false);
-        }
-        insert(&mut tx, &NewUser { role: Role::Admin, ..new.clone() }, now).await?;
-        tx.commit().await?;
-        Ok(true)
+        let admin = &NewUser { role: Role::Admin, ..new.clone() };
+        commit!(self, async |tx| {
+            // Who is the first is decided among all rows, also those that somebody else is about to insert.
+            tx.lock_users().await?;
+            let row = sqlx::query("-- users.first_admin\nSELECT id FROM users WHERE role = 'admin' LIMIT 1")
+                .fetch_optional(&mut **tx)
+                .await?;
+            match row {
+                // Made when this was asked for before.
+                Some(row) => Ok(parsed::<UserId>(&row, "id")? == new.id),
+                None => Ok(insert(tx, admin, now).await?.is_some()),
+            }
+        })
     }
 }
 
-async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<User, SqlError> {
+/// Takes hold of a user's row. `false`: there is no such user.
+pub(crate) async fn hold_user(tx: &mut Tx, id: UserId, lock: Lock) -> Result<bool, SqlError> {
+    let select = tx.locking("-- users.hold\nSELECT 1 AS found FROM users WHERE id = $1", lock);
+    Ok(sqlx::query(select).bind(id.to_string()).fetch_optional(&mut **tx).await?.is_some())
+}
+
+/// `None`: the name or the address is taken.
+async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, SqlError> {
     let row = sqlx::query(
         "-- users.create
          INSERT INTO users (id, username, email, password_hash, role, display_name, bio, created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, '', $7, $7)
+         ON CONFLICT DO NOTHING
          RETURNING id, username, email, role, display_name, bio, phone, date_of_birth, created_at",
     )
     .bind(new.id.to_string())
@@ -252,27 +240,70 @@ async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<User, SqlE
     .bind(new.role.as_str())
     .bind(&*new.display_name)
     .bind(now.unix_ms())
-    .fetch_one(&mut **tx)
+    .fetch_optional(&mut **tx)
     .await?;
-    user(&row)
+    row.as_ref().map(user).transpose()
 }
 
-async fn username_exists(tx: &mut Tx, username: &Username) -> Result<bool, SqlError> {
-    let row = sqlx::query("-- users.username_exists\nSELECT 1 AS found FROM users WHERE username = $1")
-        .bind(username.as_str())
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok(row.is_some())
+async fn user_named(tx: &mut Tx, username: &Username) -> Result<Option<User>, SqlError> {
+    let row = sqlx::query(
+        "-- users.named
+         SELECT id, username, email, role, display_name, bio, phone, date_of_birth, created_at
+         FROM users WHERE username = $1",
+    )
+    .bind(username.as_str())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.as_ref().map(user).transpose()
 }
 
-async fn email_exists(tx: &mut Tx, email: &str, other_than: UserId) -> Result<bool, SqlError> {
-    let row =
-        sqlx::query("-- users.email_exists\nSELECT 1 AS found FROM users WHERE email = $1 AND id <> $2")
-            .bind(email)
-            .bind(other_than.to_string())
-            .fetch_optional(&mut **tx)
-            .await?;
-    Ok(row.is_some())
+async fn update(
+    tx: &mut Tx,
+    id: UserId,
+    patch: &UserPatch,
+    now: Timestamp,
+) -> Result<Option<User>, SqlError> {
+    let row = sqlx::query(
+        "-- users.update
+         UPDATE users SET
+           display_name = coalesce($2, display_name),
+           bio = coalesce($3, bio),
+           email = CASE WHEN $4 = 1 THEN $5 ELSE email END,
+           phone = CASE WHEN $6 = 1 THEN $7 ELSE phone END,
+           date_of_birth = CASE WHEN $8 = 1 THEN $9 ELSE date_of_birth END,
+           password_hash = coalesce($10, password_hash),
+           updated_at = $11
+         WHERE id = $1
+         RETURNING id, username, email, role, display_name, bio, phone, date_of_birth, created_at",
+    )
+    .bind(id.to_string())
+    .bind(patch.display_name.clone())
+    .bind(patch.bio.clone())
+    .bind(i64::from(patch.email.is_some()))
+    .bind(patch.email.clone().flatten())
+    .bind(i64::from(patch.phone.is_some()))
+    .bind(patch.phone.clone().flatten())
+    .bind(i64::from(patch.date_of_birth.is_some()))
+    .bind(patch.date_of_birth.clone().flatten())
+    .bind(patch.password_hash.clone())
+    .bind(now.unix_ms())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.as_ref().map(user).transpose()
+}
+
+/// Every video that is the user's or has a comment of the user's, by id: nobody who holds some of them waits
+/// for one that comes before.
+async fn hold_videos_around(tx: &mut Tx, user: UserId) -> Result<(), SqlError> {
+    let select = tx.locking(
+        "-- users.hold_videos
+         SELECT id FROM videos WHERE id IN (
+           SELECT id FROM videos WHERE author_id = $1 UNION SELECT video_id FROM comments WHERE author_id = $1)
+         ORDER BY id",
+        Lock::Write,
+    );
+    sqlx::query(select).bind(user.to_string()).fetch_all(&mut **tx).await?;
+    Ok(())
 }
 
 async fn videos_of(tx: &mut Tx, author: UserId, now: Timestamp) -> Result<Vec<VideoId>, SqlError> {

@@ -1,10 +1,12 @@
 //! What an author writes about a video.
 
-use domain::{JobId, JobKind, Timestamp, UserId, VideoId, Visibility};
+use domain::{JobId, JobKind, Timestamp, UserId, VideoId, VideoState, Visibility};
 
-use crate::catalog::Tx;
+use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::row::{float_opt, parsed};
+use crate::tx::{Tx, commit};
+use crate::users::hold_user;
 use crate::videos::Video;
 use crate::{Catalog, SqlError};
 
@@ -31,27 +33,9 @@ pub struct VideoPatch {
 impl Catalog {
     /// `None`: the author is gone.
     pub async fn create_video(&self, new: &NewVideo, now: Timestamp) -> Result<Option<Video>, SqlError> {
-        let mut tx = self.begin().await?;
-        let created = sqlx::query(
-            "-- videos.create
-             INSERT INTO videos (id, author_id, title, description, tags, visibility, state, progress, warnings,
-                                 comments_count, created_at, updated_at)
-             SELECT $1, id, $3, $4, $5, $6, 'awaiting_upload', 0.0, '[]', 0, $7, $7 FROM users WHERE id = $2",
-        )
-        .bind(new.id.to_string())
-        .bind(new.author.to_string())
-        .bind(&*new.title)
-        .bind(&*new.description)
-        .bind(tags_json(&new.tags))
-        .bind(new.visibility.as_str())
-        .bind(now.unix_ms())
-        .execute(&mut *tx)
-        .await?;
-        if created.rows_affected() == 0 {
-            return Ok(None);
-        }
-        index_tags(&mut tx, new.id, &new.tags).await?;
-        tx.commit().await?;
+        commit!(self, async |tx| {
+            if hold_user(tx, new.author, Lock::Keep).await? { insert(tx, new, now).await } else { Ok(()) }
+        })?;
         self.video(new.id, now).await
     }
 
@@ -63,44 +47,76 @@ impl Catalog {
         cover_job: JobId,
         now: Timestamp,
     ) -> Result<Option<Video>, SqlError> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query(
-            "-- videos.update
-             UPDATE videos SET title = coalesce($2, title), description = coalesce($3, description),
-               tags = coalesce($4, tags), visibility = coalesce($5, visibility),
-               cover_at_s = CASE WHEN $6 < 0.0 THEN cover_at_s ELSE $6 END, updated_at = $7
-             WHERE id = $1 AND (gone_at IS NULL OR gone_at > $7)
-             RETURNING state, cover_at_s",
-        )
-        .bind(id.to_string())
-        .bind(patch.title.clone())
-        .bind(patch.description.clone())
-        .bind(patch.tags.as_deref().map(tags_json))
-        .bind(patch.visibility.map(Visibility::as_str))
-        // Never NULL: see jobs.heartbeat.
-        .bind(patch.cover_at_s.unwrap_or(-1.0))
-        .bind(now.unix_ms())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        if let Some(tags) = &patch.tags {
-            sqlx::query("-- videos.forget_tags\nDELETE FROM video_tags WHERE video_id = $1")
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
-            index_tags(&mut tx, id, tags).await?;
-        }
-        if patch.cover_at_s.is_some() && takes_covers(parsed(&row, "state")?) {
-            replace_cover_job(&mut tx, id, cover_job, float_opt(&row, "cover_at_s")?, now).await?;
-        }
-        tx.commit().await?;
-        self.video(id, now).await
+        let found = commit!(self, async |tx| {
+            let Some((state, cover_at_s)) = update(tx, id, patch, now).await? else { return Ok(false) };
+            if let Some(tags) = &patch.tags {
+                sqlx::query("-- videos.forget_tags\nDELETE FROM video_tags WHERE video_id = $1")
+                    .bind(id.to_string())
+                    .execute(&mut **tx)
+                    .await?;
+                index_tags(tx, id, tags).await?;
+            }
+            if patch.cover_at_s.is_some() && takes_covers(state) {
+                replace_cover_job(tx, id, cover_job, cover_at_s, now).await?;
+            }
+            Ok::<_, SqlError>(true)
+        })?;
+        if found { self.video(id, now).await } else { Ok(None) }
     }
 }
 
+/// Does nothing when there is such a video: this was asked for before.
+async fn insert(tx: &mut Tx, new: &NewVideo, now: Timestamp) -> Result<(), SqlError> {
+    let created = sqlx::query(
+        "-- videos.create
+         INSERT INTO videos (id, author_id, title, description, tags, visibility, state, progress, warnings,
+                             comments_count, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 'awaiting_upload', 0.0, '[]', 0, $7, $7)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(new.id.to_string())
+    .bind(new.author.to_string())
+    .bind(&*new.title)
+    .bind(&*new.description)
+    .bind(tags_json(&new.tags))
+    .bind(new.visibility.as_str())
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    if created.rows_affected() > 0 { index_tags(tx, new.id, &new.tags).await } else { Ok(()) }
+}
+
+/// Where the cover is to be taken from then on; `None`: there is no such video.
+async fn update(
+    tx: &mut Tx,
+    id: VideoId,
+    patch: &VideoPatch,
+    now: Timestamp,
+) -> Result<Option<(VideoState, Option<f64>)>, SqlError> {
+    let row = sqlx::query(
+        "-- videos.update
+         UPDATE videos SET title = coalesce($2, title), description = coalesce($3, description),
+           tags = coalesce($4, tags), visibility = coalesce($5, visibility),
+           cover_at_s = CASE WHEN $6 < 0.0 THEN cover_at_s ELSE $6 END, updated_at = $7
+         WHERE id = $1 AND (gone_at IS NULL OR gone_at > $7)
+         RETURNING state, cover_at_s",
+    )
+    .bind(id.to_string())
+    .bind(patch.title.clone())
+    .bind(patch.description.clone())
+    .bind(patch.tags.as_deref().map(tags_json))
+    .bind(patch.visibility.map(Visibility::as_str))
+    // Never NULL: see jobs.heartbeat.
+    .bind(patch.cover_at_s.unwrap_or(-1.0))
+    .bind(now.unix_ms())
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.map(|row| Ok((parsed(&row, "state")?, float_opt(&row, "cover_at_s")?))).transpose()
+}
+
 /// Before, `ingest` takes the cover where it is asked for; while it runs it may have read the old place.
-fn takes_covers(state: domain::VideoState) -> bool {
-    state == domain::VideoState::Processing || state.is_watchable()
+fn takes_covers(state: VideoState) -> bool {
+    state == VideoState::Processing || state.is_watchable()
 }
 
 /// Only the last place asked for counts.
@@ -111,6 +127,10 @@ async fn replace_cover_job(
     at_s: Option<f64>,
     now: Timestamp,
 ) -> Result<(), SqlError> {
+    if crate::jobs::exists(tx, job).await? {
+        // This was asked for before.
+        return Ok(());
+    }
     crate::jobs::cancel(tx, video, &[JobKind::Cover], now).await?;
     let payload = serde_json::json!({ "at_s": at_s }).to_string();
     crate::jobs::insert(tx, &NewJob { id: job, kind: JobKind::Cover, video, payload, run_at: now }, now).await

@@ -3,10 +3,35 @@
 use domain::{MediaProblem, Timestamp, VideoId, VideoState};
 
 use crate::SqlError;
-use crate::catalog::Tx;
+use crate::dialect::Lock;
 use crate::row::parsed;
+use crate::tx::Tx;
 
-/// `None`: no such row.
+/// Takes hold of the video: the first statement of every commit that changes it or what hangs on it. Whoever
+/// else wants to waits for our end, and then sees what we did. `None`: there is no such video.
+pub(crate) async fn hold(tx: &mut Tx, video: VideoId) -> Result<Option<VideoState>, SqlError> {
+    let select = tx.locking("-- videos.hold\nSELECT state FROM videos WHERE id = $1", Lock::Write);
+    let row = sqlx::query(select).bind(video.to_string()).fetch_optional(&mut **tx).await?;
+    row.map(|row| parsed(&row, "state")).transpose()
+}
+
+/// [`hold`], of a video that is there for its users: its tombstone does not count yet.
+pub(crate) async fn hold_shown(
+    tx: &mut Tx,
+    video: VideoId,
+    now: Timestamp,
+) -> Result<Option<VideoState>, SqlError> {
+    let select = tx.locking(
+        "-- videos.hold_shown
+         SELECT state FROM videos WHERE id = $1 AND state <> 'deleted' AND (gone_at IS NULL OR gone_at > $2)",
+        Lock::Write,
+    );
+    let row =
+        sqlx::query(select).bind(video.to_string()).bind(now.unix_ms()).fetch_optional(&mut **tx).await?;
+    row.map(|row| parsed(&row, "state")).transpose()
+}
+
+/// Of a video that is held. `None`: there is no such video.
 pub(crate) async fn state(tx: &mut Tx, video: VideoId) -> Result<Option<VideoState>, SqlError> {
     let row = sqlx::query("-- videos.state\nSELECT state FROM videos WHERE id = $1")
         .bind(video.to_string())

@@ -1,6 +1,6 @@
 //! Videos as they are shown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::task::Plan;
 use domain::{
@@ -10,6 +10,7 @@ use domain::{
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
+use crate::pool::Pool;
 use crate::row::{
     float, float_opt, instant, instant_opt, json, natural, natural_opt, parsed, parsed_opt, placeholders,
     text, text_opt,
@@ -123,7 +124,7 @@ impl Catalog {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let mut videos = [video(&row)?];
-        self.add_renditions(&mut videos).await?;
+        add_renditions(&self.readers, &mut videos).await?;
         let [video] = videos;
         Ok(Some(video))
     }
@@ -132,14 +133,32 @@ impl Catalog {
     pub async fn videos(
         &self,
         filter: &VideoFilter,
+        mut after: Option<VideoCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Video>, SqlError> {
+        let mut videos = Vec::new();
+        loop {
+            let asked = limit - videos.len();
+            let some = self.list(filter, after, asked, now).await?;
+            let came = some.len();
+            after = some.last().map(|video| video.id);
+            videos.extend(self.still_listed(filter, some, now).await?);
+            if came < asked || videos.len() == limit {
+                return Ok(videos);
+            }
+        }
+    }
+
+    /// As a replica sees it.
+    async fn list(
+        &self,
+        filter: &VideoFilter,
         after: Option<VideoCursor>,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Video>, SqlError> {
-        let audience = match filter.audience {
-            Audience::Public => "v.visibility = 'public' AND v.state IN ('playable', 'ready')",
-            Audience::OwnAll => "v.state <> 'deleted'",
-        };
+        let audience = listed_to(filter.audience);
         // Each condition stands only where it is asked for, so that the planner can take its index.
         let author = if filter.author.is_some() { "v.author_id = $4" } else { "$4 = ''" };
         let (tag_join, tag) = match filter.tag {
@@ -158,10 +177,36 @@ impl Catalog {
         .bind(limit as i64)
         .bind(filter.author.map(|id| id.to_string()).unwrap_or_default())
         .bind(filter.tag.clone().unwrap_or_default())
-        .fetch_all(&self.readers)
+        .fetch_all(&self.lagging_readers)
         .await?;
         let mut videos = rows.iter().map(video).collect::<Result<Vec<_>, _>>()?;
-        self.add_renditions(&mut videos).await?;
+        add_renditions(&self.lagging_readers, &mut videos).await?;
+        Ok(videos)
+    }
+
+    /// A replica may not have heard yet that a video was deleted or hidden; nobody is shown it for that.
+    async fn still_listed(
+        &self,
+        filter: &VideoFilter,
+        mut videos: Vec<Video>,
+        now: Timestamp,
+    ) -> Result<Vec<Video>, SqlError> {
+        if !self.has_replica || videos.is_empty() {
+            return Ok(videos);
+        }
+        let (ids, audience) = (placeholders(2, videos.len()), listed_to(filter.audience));
+        let mut query = sqlx::query(AssertSqlSafe(format!(
+            "-- videos.still_listed
+             SELECT v.id FROM videos v
+             WHERE v.id IN ({ids}) AND {audience} AND (v.gone_at IS NULL OR v.gone_at > $1)"
+        )))
+        .bind(now.unix_ms());
+        for video in &videos {
+            query = query.bind(video.id.to_string());
+        }
+        let rows = query.fetch_all(&self.readers).await?;
+        let listed = rows.iter().map(|row| parsed(row, "id")).collect::<Result<HashSet<VideoId>, _>>()?;
+        videos.retain(|video| listed.contains(&video.id));
         Ok(videos)
     }
 
@@ -184,38 +229,45 @@ impl Catalog {
         let plan: Option<String> = row.map(|row| text_opt(&row, "plan")).transpose()?.flatten();
         plan.map(|plan| json("plan", &plan)).transpose()
     }
+}
 
-    /// One statement for all of them: a list costs two queries, however long.
-    async fn add_renditions(&self, videos: &mut [Video]) -> Result<(), SqlError> {
-        if videos.is_empty() {
-            return Ok(());
-        }
-        let ids = placeholders(1, videos.len());
-        let statement = AssertSqlSafe(format!(
-            "-- videos.renditions
-             SELECT v.id AS video_id, r.name, 'ready' AS state, r.width, r.height,
-                    r.size_bytes, r.bitrate_bps, r.codecs
-             FROM videos v JOIN renditions r ON r.publication_id = v.publication_id WHERE v.id IN ({ids})
-             UNION ALL
-             SELECT v.id AS video_id, g.name, 'pending' AS state, g.width, g.height, NULL, NULL, NULL
-             FROM videos v JOIN rungs g ON g.video_id = v.id
-             WHERE v.id IN ({ids}) AND NOT EXISTS (SELECT 1 FROM renditions r
-               WHERE r.publication_id = v.publication_id AND r.name = g.name)"
-        ));
-        let mut query = sqlx::query(statement);
-        for video in videos.iter() {
-            query = query.bind(video.id.to_string());
-        }
-        let mut by_video: HashMap<VideoId, Vec<Rendition>> = HashMap::new();
-        for row in query.fetch_all(&self.readers).await? {
-            by_video.entry(parsed(&row, "video_id")?).or_default().push(rendition(&row)?);
-        }
-        for video in videos {
-            video.renditions = by_video.remove(&video.id).unwrap_or_default();
-            video.renditions.sort_by_key(|rendition| rendition.name);
-        }
-        Ok(())
+fn listed_to(audience: Audience) -> &'static str {
+    match audience {
+        Audience::Public => "v.visibility = 'public' AND v.state IN ('playable', 'ready')",
+        Audience::OwnAll => "v.state <> 'deleted'",
     }
+}
+
+/// One statement for all of them: a list costs two queries, however long.
+async fn add_renditions(readers: &Pool, videos: &mut [Video]) -> Result<(), SqlError> {
+    if videos.is_empty() {
+        return Ok(());
+    }
+    let ids = placeholders(1, videos.len());
+    let statement = AssertSqlSafe(format!(
+        "-- videos.renditions
+         SELECT v.id AS video_id, r.name, 'ready' AS state, r.width, r.height,
+                r.size_bytes, r.bitrate_bps, r.codecs
+         FROM videos v JOIN renditions r ON r.publication_id = v.publication_id WHERE v.id IN ({ids})
+         UNION ALL
+         SELECT v.id AS video_id, g.name, 'pending' AS state, g.width, g.height, NULL, NULL, NULL
+         FROM videos v JOIN rungs g ON g.video_id = v.id
+         WHERE v.id IN ({ids}) AND NOT EXISTS (SELECT 1 FROM renditions r
+           WHERE r.publication_id = v.publication_id AND r.name = g.name)"
+    ));
+    let mut query = sqlx::query(statement);
+    for video in videos.iter() {
+        query = query.bind(video.id.to_string());
+    }
+    let mut by_video: HashMap<VideoId, Vec<Rendition>> = HashMap::new();
+    for row in query.fetch_all(readers).await? {
+        by_video.entry(parsed(&row, "video_id")?).or_default().push(rendition(&row)?);
+    }
+    for video in videos {
+        video.renditions = by_video.remove(&video.id).unwrap_or_default();
+        video.renditions.sort_by_key(|rendition| rendition.name);
+    }
+    Ok(())
 }
 
 fn video(row: &AnyRow) -> Result<Video, SqlError> {

@@ -24,7 +24,7 @@ async fn dump(database: &Database) -> Vec<String> {
         ),
         (
             "videos",
-            "id || title || tags || state || coalesce(plan, '-') || coalesce(publication_id, '-') || created_at",
+            "id || title || tags || state || CAST(coalesce(cover_at_s * 10, -1) AS BIGINT) || coalesce(plan, '-') || coalesce(publication_id, '-') || created_at",
         ),
         ("objects", "path || attempt_id || class || bytes || coalesce(crc64nvme, 0)"),
         ("jobs", "id || kind || state || payload || run_at || attempts || token || coalesce(worker, '-')"),
@@ -114,6 +114,27 @@ async fn a_second_run_brings_what_changed_and_takes_away_what_went(target: Datab
     let done = carried(&world.database.place, &target.place, &world).await;
     assert_eq!(dump(&target).await, dump(&world.database).await);
     assert!(done.removed > 0 && done.written < done.rows, "{done:?}");
+}
+
+both!(pages_full_of_nothing_do_not_spoil_the_next);
+/// Numbers after NULLs in the same column, page after page.
+async fn pages_full_of_nothing_do_not_spoil_the_next(target: Database) {
+    let mut world = World::on(Database::sqlite()).await;
+    world.video().await;
+    let mut connection = world.database.connect().await;
+    sqlx::query(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500)
+         INSERT INTO videos (id, author_id, title, description, tags, visibility, state, progress, warnings,
+                             comments_count, created_at, updated_at, cover_at_s)
+         SELECT 'copy' || printf('%05d', n), author_id, title, description, tags, visibility, state, progress,
+                warnings, comments_count, created_at, updated_at, CASE WHEN n > 250 THEN n * 0.5 END
+         FROM videos, n",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    carried(&world.database.place, &target.place, &world).await;
+    assert!(dump(&target).await == dump(&world.database).await, "some row differs");
 }
 
 #[tokio::test]
