@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move image deploy apply down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +26,7 @@ test: web/dist/index.html ## all tests: units, conformance, pipeline, end to end
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
 	cd web && npm test --silent
+	deploy/test/run
 
 test-scale: web/dist/index.html ## the same on PostgreSQL, S3 (Garage) and Redis, which are started and stopped
 	@scripts/setup scale
@@ -58,6 +59,22 @@ campaign-move: ## 500 videos from SQLite and a disk to PostgreSQL and Garage, th
 	@scripts/setup scale
 	SLUICE_TEST_MOVE_VIDEOS=500 SLUICE_TEST_MOVE_KILLS=20 SLUICE_TEST_MOVE_TO=garage scripts/servers run \
 	  cargo nextest run --workspace --profile campaign -E "test(moving::a_library)" --no-capture
+
+IMAGE ?= sluice:0.1.0
+PROFILE ?= one
+
+image: ## build the container image (IMAGE=sluice:0.1.0)
+	docker build --file deploy/image/Containerfile --build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) .
+
+deploy: image ## run the image here: one container, or PROFILE=scale with PostgreSQL, Garage and Valkey
+	deploy/make-secrets
+	IMAGE=$(IMAGE) docker compose --file deploy/compose.yaml --profile $(PROFILE) up --detach --wait
+
+apply: ## apply an overlay to the cluster of kubectl: OVERLAY=local, s3 or ha
+	deploy/kubernetes/apply $(or $(OVERLAY),local)
+
+down: ## stop what `deploy` started, or with OVERLAY=local what `apply` did; data stays
+	$(if $(OVERLAY),kubectl delete -k deploy/kubernetes/overlays/$(OVERLAY),docker compose --file deploy/compose.yaml --profile one --profile scale down)
 
 clean: ## remove what was built; the data directory stays
 	cargo clean
