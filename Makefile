@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move image deploy apply down clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-pauses image deploy apply down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -59,6 +59,11 @@ campaign-move: ## 500 videos from SQLite and a disk to PostgreSQL and Garage, th
 	@scripts/setup scale
 	SLUICE_TEST_MOVE_VIDEOS=500 SLUICE_TEST_MOVE_KILLS=20 SLUICE_TEST_MOVE_TO=garage scripts/servers run \
 	  cargo nextest run --workspace --profile campaign -E "test(moving::a_library)" --no-capture
+
+campaign-pauses: ## a scheduler stopped past its lease and continued, 200 times on SQLite, 200 on PostgreSQL
+	@scripts/setup scale
+	SLUICE_TEST_PAUSES=200 scripts/servers run bash -ec 'for on in sqlite postgres; do \
+	  SLUICE_TEST_BACKENDS=$$on+disk cargo nextest run --workspace --profile campaign -E "test(pauses::)" --no-capture; done'
 
 IMAGE ?= sluice:0.1.0
 PROFILE ?= one

@@ -1,10 +1,12 @@
 //! A transcoder for tests: what it does stands in the source, as words. Speaks the true contract.
 //!
-//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is;
-//! `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with `-encode` only when encoding.
+//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is, and `ms=50`
+//! makes reading the source take so long; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with
+//! `-encode` only when encoding.
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use domain::task::{
     Boundaries, ChunkSpan, Covers, EncodeSettingsPlanned, Event, Expected, Ingested, Outcome, OutputFile,
@@ -60,12 +62,16 @@ fn words(input: &Path, suffix: &str) -> String {
     while asked("hang") {
         std::thread::park();
     }
+    std::thread::sleep(Duration::from_millis(number(&words, "ms=").unwrap_or(0)));
     words
 }
 
+fn number(words: &str, word: &str) -> Option<u64> {
+    words.split_whitespace().find_map(|w| w.strip_prefix(word)?.parse().ok())
+}
+
 fn ingest(words: &str, output: &Path) -> Outcome {
-    let number = |word: &str| words.split_whitespace().find_map(|w| w.strip_prefix(word)?.parse().ok());
-    let chunks: usize = number("chunks=").unwrap_or(0);
+    let chunks = number(words, "chunks=").unwrap_or(0) as usize;
     let original = (!words.contains("no-original")).then(|| rendition(output, RenditionName::Original, SIZE));
     if words.contains("link") {
         std::fs::remove_file(output.join("original.index.json")).expect("it was just written");

@@ -16,13 +16,18 @@ use crate::workplace::Run;
 /// What is kept of an error as the reason of a failure, in characters.
 const REASON_CHARS_MAX: usize = 4000;
 
+/// The word for the ending of a run whose writes were refused, or would be.
+const LEASE_LOST: &str = "lease_lost";
+/// The word where the database did not answer: the lease ends by itself.
+const UNWRITTEN: &str = "unwritten";
+
 /// Whoever watches a video being made sees it move at least this often, and the database is not busy with it.
 const PROGRESS_SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, shutdown: &CancellationToken) {
     let started = Instant::now();
     let (progress, seen) = watch::channel(0.0);
-    let run = Run { scheduler, scratch, lease, progress };
+    let run = Run::new(scheduler, scratch, lease, progress);
     // Whichever ends first drops the others; dropping a run kills its child and removes its files. A commit that
     // is cut is whole or not there, and the fence tells which.
     let result = tokio::select! {
@@ -31,7 +36,11 @@ pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, sh
         result = jobs::run(&run) => result,
         () = keep_lease(scheduler, lease, seen) => Err(RunError::LeaseLost),
     };
+    run.settle().await;
     let ending = conclude(scheduler, lease, result).await;
+    if ending == LEASE_LOST || ending == UNWRITTEN {
+        clear_away(&run).await;
+    }
     let elapsed = started.elapsed();
     let labels = [("kind", lease.job.kind.as_str()), ("ending", ending)];
     metrics::histogram!("scheduler_job_duration_seconds", &labels).record(elapsed.as_secs_f64());
@@ -44,6 +53,14 @@ pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, sh
         ending,
         "job ended"
     );
+}
+
+async fn clear_away(run: &Run<'_>) {
+    if let Err(error) = run.clear_away().await {
+        let (job, video) = (run.lease.job.id, run.lease.job.video);
+        tracing::warn!(job.id = %job, video.id = %video, error = %format_args!("{error:#}"),
+            "what a run wrote that lost its lease may stay; `sluice check` tells");
+    }
 }
 
 /// Returns when the lease is lost, or can no longer be known to be held.
@@ -88,7 +105,7 @@ async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunEr
     let (ending, written) = match result {
         Ok(()) => ("done", Ok(())),
         Err(RunError::LeaseLost) => {
-            ("lease_lost", catalog.stop_writing(lease).await.map_err(FencedError::from))
+            (LEASE_LOST, catalog.stop_writing(lease).await.map_err(FencedError::from))
         }
         Err(RunError::Stopped) => ("released", catalog.release_job(lease, now).await),
         Err(RunError::Rejected { problem, detail }) => {
@@ -99,11 +116,11 @@ async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunEr
     };
     match written {
         Ok(()) => ending,
-        Err(FencedError::LeaseLost) => "lease_lost",
+        Err(FencedError::LeaseLost) => LEASE_LOST,
         Err(FencedError::Sql(error)) => {
             // The lease ends by itself, and the job is claimed again.
             tracing::warn!(job.id = %lease.job.id, %error, ending, "the ending of a job was not written");
-            "unwritten"
+            UNWRITTEN
         }
     }
 }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use domain::task::{Outcome, OutputFile, Task};
 use domain::{AttemptId, ObjectFile, ObjectKey};
-use sql::{Lease, NewObject, Source};
-use tokio::sync::watch;
+use sql::{AttemptState, Lease, NewObject, Source};
+use store::{StoreError, Stored};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::Scheduler;
 use crate::child::RunLimits;
 use crate::failure::RunError;
+use crate::jobs::remove_prefix;
 use crate::scratch::{Scratch, ScratchDir};
 
 /// With less on the disk, a run that failed is taken to have failed for want of it.
@@ -20,6 +25,9 @@ const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// A child that works says so every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
+/// The last write of a run that was dropped gets this long to end by itself.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
+
 /// A job that is being run under a lease.
 pub struct Run<'a> {
     pub scheduler: &'a Scheduler,
@@ -27,6 +35,9 @@ pub struct Run<'a> {
     pub lease: &'a Lease,
     /// 0 to 1; heartbeats carry it.
     pub progress: watch::Sender<f64>,
+    attempt: OnceLock<AttemptId>,
+    /// One at a time. It goes on where the run is dropped under it, so that its end can be waited for.
+    write: Mutex<JoinSet<Result<Stored, StoreError>>>,
 }
 
 /// Where a run keeps its files, and under which attempt its objects go.
@@ -37,6 +48,37 @@ pub struct Workplace<'a> {
 }
 
 impl<'a> Run<'a> {
+    pub fn new(
+        scheduler: &'a Scheduler,
+        scratch: &'a Scratch,
+        lease: &'a Lease,
+        progress: watch::Sender<f64>,
+    ) -> Run<'a> {
+        Run { scheduler, scratch, lease, progress, attempt: OnceLock::new(), write: Mutex::default() }
+    }
+
+    /// Once it was dropped: from here on it writes nothing.
+    pub async fn settle(&self) {
+        let mut write = self.write.lock().await;
+        let ended = async { while write.join_next().await.is_some() {} };
+        if timeout(LAST_WRITE_MAX, ended).await.is_err() {
+            write.shutdown().await;
+        }
+    }
+
+    /// For whoever lost its lease. Sweepers go by the row of an attempt: while this process stood still they may have
+    /// swept it and forgotten it, and what was written after that nobody but us would ever look for.
+    pub async fn clear_away(&self) -> Result<(), RunError> {
+        let Some(&attempt) = self.attempt.get() else { return Ok(()) };
+        let row = self.scheduler.catalog.attempt(attempt).await?;
+        // In another state it may count, or become what counts: a commit can be on its way.
+        if row.is_none_or(|row| row.state == AttemptState::Lost) {
+            let prefix = ObjectKey::attempt_prefix(self.lease.job.video, attempt);
+            remove_prefix(&*self.scheduler.store, &prefix).await?;
+        }
+        Ok(())
+    }
+
     pub async fn source(&self) -> Result<Source, RunError> {
         let source = self.scheduler.catalog.source(self.lease.job.video).await?;
         source.ok_or_else(|| RunError::failed("the video has no source"))
@@ -46,6 +88,7 @@ impl<'a> Run<'a> {
         let attempt = self.scheduler.id();
         let now = self.scheduler.now();
         self.scheduler.catalog.begin_attempt(self.lease, attempt, now).await?;
+        let attempt = *self.attempt.get_or_init(|| attempt);
         Ok(Workplace { run: self, attempt, files: self.scratch.attempt(attempt)? })
     }
 
@@ -112,8 +155,19 @@ impl Workplace<'_> {
         let path = self.output().join(object.to_string());
         check_output(&path, file).await?;
         let key = ObjectKey { video: self.run.lease.job.video, attempt: self.attempt, file: object };
-        let stored = self.run.scheduler.store.put_file(&key, &path).await?;
+        let stored = self.put_file(key.clone(), path).await?;
         Ok(NewObject { key, bytes: stored.bytes, crc64nvme: Some(stored.crc64nvme) })
+    }
+
+    async fn put_file(&self, key: ObjectKey, path: PathBuf) -> Result<Stored, RunError> {
+        let store = self.run.scheduler.store.clone();
+        let mut write = self.run.write.lock().await;
+        write.spawn(async move { store.put_file(&key, &path).await });
+        match write.join_next().await {
+            Some(Ok(stored)) => Ok(stored?),
+            Some(Err(panicked)) => Err(RunError::Failed(panicked.into())),
+            None => Err(RunError::failed("a write ended without a result")),
+        }
     }
 }
 

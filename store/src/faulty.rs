@@ -1,4 +1,4 @@
-//! Bad weather by seed, for tests: calls that fail before or after they took effect, reads that break off.
+//! Bad weather for tests, by seed or by choice: calls that fail before or after they took effect, reads that break off.
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +25,15 @@ pub struct Weather {
     pub breaks_off: f64,
 }
 
+/// How one call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and nothing has happened.
+    Before,
+    /// It has happened, and fails all the same: the answer was lost on the way.
+    After,
+}
+
 /// Another store under [`Weather`]. The same seed and the same order of calls bring the same faults.
 #[derive(Clone)]
 pub struct Faulty<S> {
@@ -32,14 +41,24 @@ pub struct Faulty<S> {
     sky: Arc<Sky>,
 }
 
+type Choice = Box<dyn Fn(&'static str) -> Option<Fault> + Send + Sync>;
+
 struct Sky {
     weather: Weather,
     state: AtomicU64,
+    choice: Option<Choice>,
 }
 
 impl<S: Store> Faulty<S> {
     pub fn new(inner: S, seed: u64, weather: Weather) -> Self {
-        Faulty { inner, sky: Arc::new(Sky { weather, state: AtomicU64::new(seed) }) }
+        Faulty { inner, sky: Arc::new(Sky { weather, state: AtomicU64::new(seed), choice: None }) }
+    }
+
+    /// `choice` is asked once a call, by its name, whether and how it is to go wrong. In a batch of deletions each
+    /// path is a call.
+    pub fn chosen(inner: S, choice: impl Fn(&'static str) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        let (weather, state) = (Weather::default(), AtomicU64::new(0));
+        Faulty { inner, sky: Arc::new(Sky { weather, state, choice: Some(Box::new(choice)) }) }
     }
 
     /// The store without its weather.
@@ -59,33 +78,54 @@ impl Sky {
         uniform < probability
     }
 
-    fn before(&self) -> Result<(), StoreError> {
-        self.storm(self.weather.fails_before, "the call was lost")
+    /// A call that changes nothing.
+    fn ask(&self, name: &'static str) -> Result<(), StoreError> {
+        // A lost answer and a lost question are the same then.
+        self.call(name).and_then(Call::answered)
     }
 
-    fn after<T>(&self, value: T) -> Result<T, StoreError> {
-        self.storm(self.weather.fails_after, "the answer was lost").map(|()| value)
+    fn call(&self, name: &'static str) -> Result<Call<'_>, StoreError> {
+        let fault = self.choice.as_ref().and_then(|choice| choice(name));
+        if fault == Some(Fault::Before) || self.chance(self.weather.fails_before) {
+            return Err(StoreError::transient("the call was lost"));
+        }
+        Ok(Call { sky: self, lost: fault == Some(Fault::After) })
     }
 
     fn space(&self) -> Result<(), StoreError> {
         if self.chance(self.weather.out_of_space) { Err(StoreError::OutOfSpace) } else { Ok(()) }
     }
+}
 
-    fn storm(&self, probability: f64, reason: &'static str) -> Result<(), StoreError> {
-        if self.chance(probability) { Err(StoreError::transient(reason)) } else { Ok(()) }
+/// A call that was not lost on its way there.
+struct Call<'a> {
+    sky: &'a Sky,
+    lost: bool,
+}
+
+impl Call<'_> {
+    /// Of a call that changes nothing.
+    fn answered(self) -> Result<(), StoreError> {
+        if self.lost { Err(StoreError::transient("the answer was lost")) } else { Ok(()) }
+    }
+
+    /// Of a call that took effect.
+    fn answer<T>(self, value: T) -> Result<T, StoreError> {
+        let lost = self.lost || self.sky.chance(self.sky.weather.fails_after);
+        if lost { Err(StoreError::transient("the answer was lost")) } else { Ok(value) }
     }
 }
 
 #[async_trait]
 impl<S: Store> Store for Faulty<S> {
     async fn create(&self, key: &ObjectKey) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("create")?;
         let inner = self.inner.create(key).await?;
         Ok(Box::new(FaultyWriter { inner, sky: self.sky.clone() }))
     }
 
     async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("read")?;
         let blocks = self.inner.read(key, range).await?;
         if !self.sky.chance(self.sky.weather.breaks_off) {
             return Ok(blocks);
@@ -95,12 +135,12 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("head")?;
         self.inner.head(key).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("list")?;
         self.inner.list(prefix, after, limit).await
     }
 
@@ -109,27 +149,27 @@ impl<S: Store> Store for Faulty<S> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Unfinished>, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("list_unfinished")?;
         self.inner.list_unfinished(after, limit).await
     }
 
     async fn remove_unfinished(&self, name: &str) -> Result<(), StoreError> {
-        self.sky.before()?;
+        let call = self.sky.call("remove_unfinished")?;
         self.inner.remove_unfinished(name).await?;
-        self.sky.after(())
+        call.answer(())
     }
 
     /// Each path has its own luck, as in a batch that partly fails.
     async fn delete(&self, paths: &[String]) -> Vec<(String, Result<(), StoreError>)> {
         let mut answers = Vec::with_capacity(paths.len());
         for path in paths {
-            let answer = match self.sky.before() {
-                Ok(()) => match self.inner.delete(std::slice::from_ref(path)).await.pop() {
-                    Some((_, Ok(()))) => self.sky.after(()),
+            let answer = match self.sky.call("delete") {
+                Ok(call) => match self.inner.delete(std::slice::from_ref(path)).await.pop() {
+                    Some((_, Ok(()))) => call.answer(()),
                     Some((_, failed)) => failed,
                     None => Err(StoreError::permanent("the store gave no answer for a path")),
                 },
-                failed => failed,
+                Err(lost) => Err(lost),
             };
             answers.push((path.clone(), answer));
         }
@@ -137,19 +177,19 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
-        self.sky.before()?;
+        self.sky.ask("fetch")?;
         self.inner.fetch(key, to).await
     }
 
     async fn put_file(&self, key: &ObjectKey, from: &Path) -> Result<Stored, StoreError> {
-        self.sky.before()?;
+        let call = self.sky.call("put_file")?;
         self.sky.space()?;
         let stored = self.inner.put_file(key, from).await?;
-        self.sky.after(stored)
+        call.answer(stored)
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.sky.before()?;
+        self.sky.ask("probe")?;
         self.inner.probe().await
     }
 }
@@ -162,19 +202,22 @@ struct FaultyWriter {
 #[async_trait]
 impl ObjectWriter for FaultyWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        self.sky.before()?;
+        self.sky.ask("write")?;
         self.sky.space()?;
         self.inner.write(bytes).await
     }
 
     async fn finish(self: Box<Self>) -> Result<Stored, StoreError> {
         let FaultyWriter { inner, sky } = *self;
-        if let Err(error) = sky.before().and_then(|()| sky.space()) {
-            inner.abort().await;
-            return Err(error);
-        }
+        let call = match sky.call("finish").and_then(|call| sky.space().map(|()| call)) {
+            Ok(call) => call,
+            Err(error) => {
+                inner.abort().await;
+                return Err(error);
+            }
+        };
         let stored = inner.finish().await?;
-        sky.after(stored)
+        call.answer(stored)
     }
 
     async fn abort(self: Box<Self>) {

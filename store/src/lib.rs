@@ -27,7 +27,7 @@ use futures::stream::BoxStream;
 pub use checksum::Crc64Nvme;
 pub use disk::Disk;
 pub use error::StoreError;
-pub use faulty::{Faulty, Weather};
+pub use faulty::{Fault, Faulty, Weather};
 pub use memory::Memory;
 pub use moving::Moving;
 pub use s3::{S3, S3Access, S3Patience};

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use domain::{ObjectKey, VideoState};
+use domain::{JobKind, ObjectKey, VideoState};
+use sql::Claim;
 use store::Memory;
 
-use crate::stubborn::Stubborn;
+use crate::stubborn::{Door, Stubborn};
 use crate::world::{World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +51,8 @@ async fn what_cannot_be_removed_holds_up_nothing_else() {
     let (stuck, other) = (world.create().await, world.create().await);
     let kept = world.write_source(stuck, "half", 1).await;
     let swept = world.write_source(other, "half", 1).await;
-    world.store = Arc::new(Stubborn { inner: memory, keeps: ObjectKey::attempt_prefix(stuck, kept) });
+    let keeps = Some(ObjectKey::attempt_prefix(stuck, kept));
+    world.store = Arc::new(Stubborn { inner: memory, keeps, door: Door::open() });
     let at_work = world.start();
     let forgotten = async || world.catalog.attempt(swept).await.unwrap().is_none().then_some(());
     eventually(forgotten, || "the other attempt is forgotten".to_owned()).await;
@@ -58,5 +60,35 @@ async fn what_cannot_be_removed_holds_up_nothing_else() {
     assert_eq!(world.objects_of(stuck).await.len(), 1);
     assert!(world.catalog.attempt(kept).await.unwrap().is_some(), "its object is still explained");
     at_work.stop().await;
+    world.check().await;
+}
+
+/// The process stood still for so long that others took the job and swept what it had begun, and its last write
+/// arrives after all that. Nobody would look for it: there is no row of it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_after_the_sweep_is_cleared_away() {
+    let mut world = World::new().await;
+    let memory = Memory::new();
+    world.store = Arc::new(memory.clone());
+    let video = world.upload("").await;
+    let store = Arc::new(Stubborn { inner: memory, keeps: None, door: Door::closed() });
+    world.store = store.clone();
+    let at_work = world.start();
+    store.door.waiting.acquire().await.unwrap().forget();
+
+    let later = world.clock.now().plus_s(3600);
+    let claim =
+        Claim { kinds: &[JobKind::Ingest], worker: "other", lease_ms: 1000, attempts_max: 9, limit: 1 };
+    let taken = world.catalog.claim_jobs(&claim, later).await.unwrap();
+    assert_eq!(taken.len(), 1);
+    let stale = world.catalog.stale_attempts(later, -1, 10).await.unwrap();
+    assert_eq!(stale.len(), 1, "nothing was stored under it yet: {stale:?}");
+    world.catalog.forget_attempt(stale[0].1).await.unwrap();
+    let dropped = async || world.scratch_files().is_empty().then_some(());
+    eventually(dropped, || "the run is dropped".to_owned()).await;
+
+    store.door.open.add_permits(100);
+    at_work.stop().await;
+    assert_eq!(world.objects_of(video).await.len(), 1, "the source alone");
     world.check().await;
 }

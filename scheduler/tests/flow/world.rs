@@ -1,5 +1,6 @@
 //! A scheduler at work, and the steps of those who give it work.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,6 +197,14 @@ impl World {
         page.objects.into_iter().map(|(path, _)| path).collect()
     }
 
+    /// What runs in hand have on the local disk.
+    pub fn scratch_files(&self) -> Vec<PathBuf> {
+        let entries =
+            |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        let workers = entries(self.folder.path().join("scratch"));
+        workers.flat_map(entries).filter(|path| path.is_dir()).collect()
+    }
+
     /// Every object is explained by a row, every row by the rules, and no file of a run is left.
     pub async fn check(&self) {
         assert_eq!(self.catalog.violations().await.unwrap(), []);
@@ -229,7 +238,7 @@ pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>, what: impl 
 }
 
 /// Built together with the tests, as every example of the crate.
-fn fake_transcoder() -> std::path::PathBuf {
+fn fake_transcoder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(|deps| deps.parent()).unwrap();
     let fake = target.join("examples/fake_transcoder");

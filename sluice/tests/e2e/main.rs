@@ -11,6 +11,7 @@ mod kills;
 mod life;
 mod memory;
 mod moving;
+mod pauses;
 mod pipeline;
 mod readme;
 mod separate;

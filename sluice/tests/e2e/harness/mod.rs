@@ -10,5 +10,5 @@ mod process;
 mod s3s;
 
 pub use backends::Backends;
-pub use persona::Persona;
-pub use process::{App, Program, check, resident_kib, sluice_command};
+pub use persona::{Answer, Persona};
+pub use process::{App, Program, check, resident_kib, sluice, sluice_command};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Backends, Persona};
@@ -114,10 +115,28 @@ impl Program {
         self.child.wait().unwrap();
     }
 
+    /// SIGSTOP: it keeps what it has in hand and does nothing with it until [`Program::resume`]. `and_children`: theirs
+    /// stand still as well.
+    pub fn pause(&self, and_children: bool) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).unwrap();
+        for child in if and_children { children(pid) } else { Vec::new() } {
+            // It may have ended just now.
+            let _ = kill_process(child, Signal::STOP);
+        }
+    }
+
+    pub fn resume(&self) {
+        let pid = Pid::from_child(&self.child);
+        for child in children(pid) {
+            let _ = kill_process(child, Signal::CONT);
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+
     /// SIGTERM, and the status it ends with.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let deadline = Instant::now() + Duration::from_secs(STOP_S_MAX);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -131,6 +150,17 @@ impl Program {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
+    let lists: Vec<String> = threads.flatten().flat_map(of).collect();
+    lists
+        .iter()
+        .flat_map(|list| list.split_whitespace())
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
 }
 
 /// Resident memory of a process in KiB; 0 when it has ended.
