@@ -34,6 +34,10 @@ impl Failure {
         Failure { exit_code: SettingsError::EXIT_CODE, text: text.into() }
     }
 
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Tells it on standard error; the exit code to end with.
     pub fn report(&self) -> ExitCode {
         eprintln!("{}", self.text);

@@ -90,6 +90,12 @@ impl Shared {
         })))
     }
 
+    /// Whether Redis is there right now.
+    pub async fn answers(&self) -> bool {
+        let mut manager = self.0.manager.clone();
+        self.ask(async move { redis::cmd("PING").query_async::<String>(&mut manager).await }).await.is_some()
+    }
+
     /// A token of the bucket `key`, which gets one back every `interval` and holds `burst`. `None`: Redis is away.
     pub(crate) async fn take(&self, key: &str, interval: Duration, burst: u32) -> Option<Taken> {
         let mut call = self.0.take.key(key);

@@ -219,8 +219,7 @@ async fn move_rows(settings: &Settings, to: &str) -> Result<ExitCode, Failure> {
 }
 
 async fn examine(settings: &Settings) -> Result<ExitCode, Failure> {
-    let embedded = Embedded::open(settings).await?;
-    let findings = doctor::examine(settings, &*embedded.store, &Clock::system()).await;
+    let findings = doctor::examine(settings, &Clock::system()).await;
     for finding in &findings {
         println!("{finding}");
     }

@@ -3,13 +3,18 @@
 use std::fmt;
 use std::path::Path;
 
-use chassis::{Clock, Settings};
-use store::Store;
+use chassis::{Clock, Settings, Shared};
+use sql::Catalog;
+
+use crate::embedded::make_writable;
 
 /// Below this much free space an upload of the size that is allowed cannot be kept, with its renditions.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// A clock before this was never set: 2026-01-01.
 const CLOCK_UNIX_MS_MIN: i64 = 1_767_225_600_000;
+
+/// Machines that keep their time are apart by less.
+const CLOCKS_APART_S_MAX: i64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -43,9 +48,14 @@ fn finding(part: &'static str, verdict: Verdict, text: impl Into<String>) -> Fin
 }
 
 /// Everything, in a fixed order.
-pub async fn examine(settings: &Settings, store: &dyn Store, clock: &Clock) -> Vec<Finding> {
+pub async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> {
     let mut findings = ffmpeg();
-    findings.push(objects(store).await);
+    if let Err(failure) = make_writable(&settings.data_dir) {
+        findings.push(finding("data", Verdict::Bad, failure.text()));
+    }
+    findings.extend(database(settings, clock).await);
+    findings.push(objects(settings).await);
+    findings.extend(redis(settings).await);
     findings.push(disk(settings));
     findings.push(time(clock));
     findings.push(file_handles());
@@ -71,11 +81,47 @@ fn ffmpeg() -> Vec<Finding> {
     findings
 }
 
-async fn objects(store: &dyn Store) -> Finding {
+/// Whether it answers, and whether its clock and ours agree: its time counts, but a person reads both.
+async fn database(settings: &Settings, clock: &Clock) -> Vec<Finding> {
+    let catalog = match Catalog::open(&settings.database_place()).await {
+        Ok(catalog) => catalog,
+        Err(error) => return vec![finding("database", Verdict::Bad, error.text)],
+    };
+    let now = catalog.now().await;
+    catalog.close().await;
+    let Ok(now) = now else { return vec![finding("database", Verdict::Bad, "it does not tell the time")] };
+    let apart_s = now.ms_since(clock.now()) / 1000;
+    if apart_s.abs() > CLOCKS_APART_S_MAX {
+        let text =
+            format!("its clock is {apart_s} s ahead of this machine's: set both (timedatectl set-ntp true)");
+        return vec![finding("database", Verdict::Warning, text)];
+    }
+    vec![finding("database", Verdict::Good, "it answers, and its schema is ours")]
+}
+
+async fn objects(settings: &Settings) -> Finding {
+    let store = match store::open(&settings.store_place()).await {
+        Ok(store) => store,
+        Err(error) => return finding("store", Verdict::Bad, error.text),
+    };
     match store.probe().await {
-        Ok(()) => finding("store", Verdict::Good, "write, read and delete work"),
+        Ok(()) => finding("store", Verdict::Good, format!("{}: write, read and delete work", settings.store)),
         Err(error) => finding("store", Verdict::Bad, format!("write, read and delete: {error}")),
     }
+}
+
+/// Nothing where none is wanted.
+async fn redis(settings: &Settings) -> Option<Finding> {
+    let shared = match Shared::of(settings).transpose()? {
+        Ok(shared) => shared,
+        Err(failure) => return Some(finding("redis", Verdict::Bad, failure.text())),
+    };
+    Some(if shared.answers().await {
+        finding("redis", Verdict::Good, "it answers: limits and ended sessions are shared")
+    } else {
+        let advice = "it does not answer: until it does, each process counts for itself. See REDIS_URL";
+        finding("redis", Verdict::Warning, advice)
+    })
 }
 
 fn disk(settings: &Settings) -> Finding {

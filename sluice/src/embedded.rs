@@ -30,7 +30,7 @@ impl Embedded {
 }
 
 /// A data directory that we cannot write to is told here, once, and not by whoever trips over it first.
-fn make_writable(folder: &Path) -> Result<(), Failure> {
+pub fn make_writable(folder: &Path) -> Result<(), Failure> {
     let refused = |error: std::io::Error| {
         let uid = rustix::process::getuid().as_raw();
         let folder = folder.display();

@@ -46,8 +46,21 @@ fn the_doctor_finds_what_it_needs() {
     let output = sluice_command(folder.path()).arg("doctor").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    for part in ["ffmpeg", "libx264", "store", "disk", "clock"] {
+    for part in ["ffmpeg", "libx264", "database", "store", "disk", "clock"] {
         assert!(said.to_lowercase().contains(part), "{part} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn the_doctor_goes_on_past_what_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut doctor = sluice_command(folder.path());
+    doctor.arg("doctor").env("SLUICE_STORE", "disk:/proc/nowhere").env("REDIS_URL", "redis://127.0.0.1:1");
+    let output = doctor.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["[BAD ] store", "[warn] redis", "[ok  ] database", "[ok  ] clock"] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
 }
 
