@@ -1,14 +1,15 @@
 //! Bad weather for tests, by seed or by choice: calls that fail before or after they took effect, reads that break off.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::ObjectKey;
-use futures::{StreamExt, future, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 
 use crate::{ByteStream, ListPage, ObjectMeta, ObjectWriter, Store, StoreError, Stored, Unfinished};
 
@@ -23,6 +24,28 @@ pub struct Weather {
     pub out_of_space: f64,
     /// A read breaks off after its first block.
     pub breaks_off: f64,
+    /// A read ends early, as if it were whole.
+    pub truncates: f64,
+    /// A read has one bit flipped in one of its bytes.
+    pub flips: f64,
+    /// A listing leaves an object out; each object has its own luck.
+    pub lists_partially: f64,
+    /// A listing is what the same question was answered with before, or nothing where it is new.
+    pub lists_stale: f64,
+}
+
+impl Weather {
+    /// Where nothing goes wrong.
+    pub const FINE: Weather = Weather {
+        fails_before: 0.0,
+        fails_after: 0.0,
+        out_of_space: 0.0,
+        breaks_off: 0.0,
+        truncates: 0.0,
+        flips: 0.0,
+        lists_partially: 0.0,
+        lists_stale: 0.0,
+    };
 }
 
 /// How one call goes wrong.
@@ -47,18 +70,25 @@ struct Sky {
     weather: Weather,
     state: AtomicU64,
     choice: Option<Choice>,
+    /// The latest answers to listings, by their question.
+    listed: Mutex<HashMap<Listing, ListPage>>,
 }
+
+/// Prefix, after, limit.
+type Listing = (String, Option<String>, usize);
+
+/// Questions that are remembered; tests have few.
+const LISTINGS_MAX: usize = 1024;
 
 impl<S: Store> Faulty<S> {
     pub fn new(inner: S, seed: u64, weather: Weather) -> Self {
-        Faulty { inner, sky: Arc::new(Sky { weather, state: AtomicU64::new(seed), choice: None }) }
+        Faulty { inner, sky: Arc::new(Sky::new(seed, weather, None)) }
     }
 
     /// `choice` is asked once a call, by its name, whether and how it is to go wrong. In a batch of deletions each
     /// path is a call.
     pub fn chosen(inner: S, choice: impl Fn(&'static str) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        let (weather, state) = (Weather::default(), AtomicU64::new(0));
-        Faulty { inner, sky: Arc::new(Sky { weather, state, choice: Some(Box::new(choice)) }) }
+        Faulty { inner, sky: Arc::new(Sky::new(0, Weather::FINE, Some(Box::new(choice)))) }
     }
 
     /// The store without its weather.
@@ -68,14 +98,53 @@ impl<S: Store> Faulty<S> {
 }
 
 impl Sky {
-    /// SplitMix64: one step is one atomic addition, so that calls from many tasks need no lock.
+    fn new(seed: u64, weather: Weather, choice: Option<Choice>) -> Sky {
+        Sky { weather, state: AtomicU64::new(seed), choice, listed: Mutex::default() }
+    }
+
     fn chance(&self, probability: f64) -> bool {
+        ((self.draw() >> 11) as f64 / (1_u64 << 53) as f64) < probability
+    }
+
+    /// Faults that came later than others: where they never happen they draw nothing, so that older seeds bring what
+    /// they always brought.
+    fn rare_chance(&self, probability: f64) -> bool {
+        probability > 0.0 && self.chance(probability)
+    }
+
+    /// SplitMix64: one step is one atomic addition, so that calls from many tasks need no lock.
+    fn draw(&self) -> u64 {
         let step = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.state.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let uniform = ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
-        uniform < probability
+        z ^ (z >> 31)
+    }
+
+    /// What a reader gets in place of `bytes` bytes.
+    fn spoil(&self, blocks: ByteStream, bytes: u64) -> ByteStream {
+        let mut blocks = blocks;
+        if self.rare_chance(self.weather.flips) && bytes > 0 {
+            blocks = flipped(blocks, self.draw() % bytes);
+        }
+        if self.rare_chance(self.weather.truncates) && bytes > 0 {
+            blocks = truncated(blocks, self.draw() % bytes);
+        }
+        blocks
+    }
+
+    /// What a caller gets in place of a listing.
+    fn outdate(&self, question: Listing, page: ListPage) -> ListPage {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.rare_chance(self.weather.lists_stale) {
+            return listed.get(&question).cloned().unwrap_or_default();
+        }
+        if self.weather.lists_stale > 0.0 && listed.len() < LISTINGS_MAX {
+            listed.insert(question, page.clone());
+        }
+        let ListPage { mut objects, more } = page;
+        objects.retain(|_| !self.rare_chance(self.weather.lists_partially));
+        ListPage { objects, more }
     }
 
     /// A call that changes nothing.
@@ -116,6 +185,29 @@ impl Call<'_> {
     }
 }
 
+fn flipped(blocks: ByteStream, at: u64) -> ByteStream {
+    let mut offset = 0;
+    let flip = move |block: Bytes| {
+        let here = usize::try_from(at.wrapping_sub(offset)).ok().filter(|here| *here < block.len());
+        offset += block.len() as u64;
+        let Some(here) = here else { return block };
+        let mut block = block.to_vec();
+        block[here] ^= 1 << (at % 8);
+        block.into()
+    };
+    blocks.map_ok(flip).boxed()
+}
+
+fn truncated(blocks: ByteStream, bytes: u64) -> ByteStream {
+    let cut = move |left: &mut u64, block: Result<Bytes, StoreError>| {
+        let block =
+            block.map(|block| block.slice(..block.len().min(usize::try_from(*left).unwrap_or(usize::MAX))));
+        *left -= block.as_ref().map_or(0, |block| block.len() as u64);
+        future::ready(Some(block))
+    };
+    blocks.scan(bytes, cut).try_filter(|block| future::ready(!block.is_empty())).boxed()
+}
+
 #[async_trait]
 impl<S: Store> Store for Faulty<S> {
     async fn create(&self, key: &ObjectKey) -> Result<Box<dyn ObjectWriter>, StoreError> {
@@ -126,7 +218,8 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
         self.sky.ask("read")?;
-        let blocks = self.inner.read(key, range).await?;
+        let bytes = range.end.saturating_sub(range.start);
+        let blocks = self.sky.spoil(self.inner.read(key, range).await?, bytes);
         if !self.sky.chance(self.sky.weather.breaks_off) {
             return Ok(blocks);
         }
@@ -141,7 +234,8 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.sky.ask("list")?;
-        self.inner.list(prefix, after, limit).await
+        let page = self.inner.list(prefix, after, limit).await?;
+        Ok(self.sky.outdate((prefix.to_owned(), after.map(str::to_owned), limit), page))
     }
 
     async fn list_unfinished(

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition, TokenBucket};
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
@@ -14,12 +15,12 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::ServiceConfigKey;
 
-/// What a retry takes from the budget and what a success gives back to it: after a storm has used the budget up,
-/// there is one retry to ten successes.
+/// What a retry takes from the budget and what a success gives back to it: once a storm has used the budget up,
+/// there are eight retries to a hundred successes.
 const RETRY_COST: u32 = 10;
-const SUCCESS_REWARD: f32 = 1.0;
-/// Thirty retries before the first success.
-const BUDGET_MAX: usize = 300;
+const SUCCESS_REWARD: f32 = 0.8;
+/// Twenty retries before the first success.
+const BUDGET_MAX: usize = 200;
 /// Lets a process that gets nothing but failures try again every ten seconds.
 const BUDGET_PER_S: f32 = 1.0;
 
@@ -138,6 +139,7 @@ impl S3Access {
             .config
             .clone()
             .force_path_style(force_path_style)
+            .retry_classifier(TooMany)
             .retry_partition(RetryPartition::custom("store").token_bucket(budget).build())
             .stalled_stream_protection(stalls);
         let client = |attempt: Duration, retries: RetryConfig, correct_clock: bool| {
@@ -176,6 +178,21 @@ impl Clients {
     pub fn all(client: &Client) -> Clients {
         let client = || client.clone();
         Clients { asking: client(), sending: client(), completing: client(), probing: client() }
+    }
+}
+
+/// 429, which the library does not know and some servers say in place of S3's own 503.
+#[derive(Debug)]
+struct TooMany;
+
+impl ClassifyRetry for TooMany {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let status = context.response().map(|response| response.status().as_u16());
+        if status == Some(429) { RetryAction::throttling_error() } else { RetryAction::NoActionIndicated }
+    }
+
+    fn name(&self) -> &'static str {
+        "429 Too Many Requests"
     }
 }
 

@@ -97,7 +97,7 @@ impl Bucket {
     pub async fn put(&self, path: &str, piece: &Piece) -> Result<(), Failure> {
         let result = self.undamaged(path, piece, || async {
             let call = self.clients.sending.put_object().bucket(&self.name).key(self.key(path));
-            let call = call.content_length(piece.bytes() as i64).content_md5(piece.content_md5());
+            let call = call.content_md5(piece.content_md5());
             let sent = call.body(piece.body()).send().await;
             let sent = sent.map_err(|error| Failure::new("PutObject", path, error))?;
             Ok(sent.e_tag().unwrap_or_default().to_owned())
@@ -130,7 +130,7 @@ impl Bucket {
         let etag = self.undamaged(path, piece, || async {
             let call = self.clients.sending.upload_part().bucket(&self.name).key(self.key(path));
             let call = call.upload_id(upload_id).part_number(number as i32);
-            let call = call.content_length(piece.bytes() as i64).content_md5(piece.content_md5());
+            let call = call.content_md5(piece.content_md5());
             let sent = call.body(piece.body()).send().await;
             let sent = sent.map_err(|error| Failure::new("UploadPart", path, error))?;
             let none = || Failure::found("UploadPart", path, Kind::Refused, "S3 gave no ETag");
@@ -139,8 +139,8 @@ impl Bucket {
         Ok(SentPart { number, etag: etag.await?, md5: piece.md5() })
     }
 
-    /// Sends until S3 has what was sent, and answers the ETag. The place among those in flight is given back
-    /// in between, so that what stalls does not keep it for all its tries.
+    /// Sends until S3 has what was sent, and answers the ETag. One that stalls keeps its place among those in
+    /// flight until its time is up, and no other's.
     async fn undamaged<F>(&self, path: &str, piece: &Piece, send: impl Fn() -> F) -> Result<String, Failure>
     where
         F: Future<Output = Result<String, Failure>>,

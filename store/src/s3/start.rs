@@ -96,18 +96,19 @@ struct Rehearsal<'a> {
 impl Rehearsal<'_> {
     async fn run(&self) -> Result<(), StartError> {
         let leftovers = self.patiently(|| self.bucket.list_page(PROBE_FOLDER, None, 1000)).await?;
+        self.patiently(|| self.bucket.ask()).await?;
         let piece = self.piece().await?;
-        // S3 makes the name, so that no two start-ups share it.
         let upload_path = format!("{PROBE_FOLDER}upload");
-        let upload_id =
-            self.patiently(|| self.bucket.create_upload(&upload_path, CONTENT.len() as u64)).await?;
-        let tried = self.upload(&upload_path, &upload_id, &piece).await;
-        let aborted = self.patiently(|| self.bucket.abort_upload(&upload_path, &upload_id)).await;
-        tried.and(aborted)?;
+        let id = self.patiently(|| self.bucket.create_upload(&upload_path, CONTENT.len() as u64)).await?;
+        self.look_for_uploads().await;
+        self.patiently(|| self.bucket.abort_upload(&upload_path, &id)).await?;
 
-        let path = format!("{PROBE_FOLDER}{}", hex(&piece.md5_with(&upload_id)));
+        // S3 made this name, so that no two start-ups share it.
+        let path = format!("{PROBE_FOLDER}{}", hex(&piece.md5_with(&id)));
+        let in_parts = self.upload(&path, &piece).await;
         let tried = self.object(&path, &piece).await;
         let removed = self.remove(&path).await;
+        in_parts?;
         let written = tried?;
         removed?;
         for left in leftovers.contents() {
@@ -131,10 +132,7 @@ impl Rehearsal<'_> {
         })
     }
 
-    async fn upload(&self, path: &str, id: &str, piece: &Piece) -> Result<(), StartError> {
-        let part = self.patiently(|| self.bucket.send_part(path, id, 1, piece)).await?;
-        let is_md5 = ETag::new(&part.etag, None).md5() == Some(piece.md5());
-        self.bucket.abilities.md5_etags.store(is_md5, Ordering::Relaxed);
+    async fn look_for_uploads(&self) {
         match self.bucket.list_uploads_page(None, 1).await {
             Ok(_) => self.bucket.abilities.lists_uploads.store(true, Ordering::Relaxed),
             Err(failure) => tracing::warn!(
@@ -143,7 +141,23 @@ impl Rehearsal<'_> {
                  of the bucket removes it (AbortIncompleteMultipartUpload)"
             ),
         }
-        Ok(())
+    }
+
+    async fn upload(&self, path: &str, piece: &Piece) -> Result<(), StartError> {
+        let id = self.patiently(|| self.bucket.create_upload(path, CONTENT.len() as u64)).await?;
+        let completed = async {
+            let part = self.patiently(|| self.bucket.send_part(path, &id, 1, piece)).await?;
+            let is_md5 = ETag::new(&part.etag, None).md5() == Some(piece.md5());
+            self.bucket.abilities.md5_etags.store(is_md5, Ordering::Relaxed);
+            let parts = [part];
+            self.patiently(|| self.bucket.complete_upload(path, &id, &parts)).await
+        };
+        let completed = completed.await;
+        if completed.is_err() {
+            // The first failure is the one to tell.
+            let _ = self.bucket.abort_upload(path, &id).await;
+        }
+        completed
     }
 
     /// Answers when it was written, by the clock of S3.

@@ -42,8 +42,12 @@ pub enum Deed {
     Shorten(usize),
     /// Answered with another `Content-Range`.
     ContentRange(&'static str),
-    /// Done or not: 200 and this body.
-    Body(&'static str),
+    /// Done, and answered by 200 and this body.
+    BodyAfter(String),
+    /// Not done, and answered by 200 and this body.
+    BodyInstead(String),
+    /// Answered with an ETag that is no checksum.
+    OpaqueETag,
     /// Refused, with this `Date`.
     Date(u16, &'static str, &'static str),
     /// The answer's body with one text in place of another.
@@ -59,6 +63,8 @@ pub struct Call {
     pub target: String,
     /// How many of this operation came before it.
     pub number: usize,
+    /// Whether it carries one of the SDK's checksums.
+    pub has_checksum: bool,
 }
 
 type Rule = Box<dyn Fn(&Call) -> Deed + Send + Sync>;
@@ -90,7 +96,9 @@ impl Mischief {
         let target = request.uri().path_and_query().map(|target| target.to_string()).unwrap_or_default();
         let mut calls = self.calls.lock().unwrap();
         let number = calls.iter().filter(|call| call.operation == operation).count();
-        let call = Call { operation, target, number };
+        let mut headers = request.headers().keys().map(|name| name.as_str());
+        let has_checksum = headers.any(|name| name.starts_with("x-amz-checksum-") || name == "x-amz-trailer");
+        let call = Call { operation, target, number, has_checksum };
         calls.push(call.clone());
         drop(calls);
         self.rule.lock().unwrap().as_ref().map_or(Deed::Pass, |rule| rule(&call))
@@ -114,6 +122,10 @@ impl Mischief {
                 answer.headers_mut().insert(header::DATE, HeaderValue::from_static(date));
                 return Ok(answer);
             }
+            Deed::BodyInstead(text) => {
+                let _ = request.into_body().collect().await;
+                return Ok(Response::new(whole(&text)));
+            }
             Deed::Cut => return Err("cut".into()),
             Deed::Stall => {
                 self.stalled.fetch_add(1, Ordering::SeqCst);
@@ -134,9 +146,16 @@ impl Mischief {
                 let _ = BodyExt::collect(answer.into_body()).await;
                 refusal(status, code)
             }
-            Deed::Body(text) => {
+            Deed::BodyAfter(text) => {
                 let _ = BodyExt::collect(answer.into_body()).await;
-                Response::new(whole(text))
+                Response::new(whole(&text))
+            }
+            Deed::OpaqueETag => {
+                let mut answer = answer;
+                if let Some(etag) = answer.headers_mut().get_mut(header::ETAG) {
+                    *etag = HeaderValue::from_static("\"opaque\"");
+                }
+                answer
             }
             Deed::FlipAnswer(at) => answer.map(|body| StreamBody::new(flipped(Box::pin(body), at))),
             Deed::Truncate(at) => answer.map(|body| {

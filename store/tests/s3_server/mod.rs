@@ -5,13 +5,14 @@ pub mod mischief;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::S3Place;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use store::S3Access;
+use store::{S3, S3Access, S3Patience};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,6 +25,19 @@ pub const BUCKET: &str = "media";
 pub const REGION: &str = "us-east-1";
 pub const ACCESS_KEY: &str = "GKtest";
 pub const SECRET_KEY: &str = "secret";
+
+/// Short enough to be waited for, long enough for a busy machine.
+pub fn hasty() -> S3Patience {
+    const WAITS: &[Duration] =
+        &[Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(30)];
+    S3Patience {
+        connect: Duration::from_secs(2),
+        answer: Duration::from_secs(10),
+        stall: Duration::from_secs(5),
+        start_waits: WAITS,
+        ..S3Patience::default()
+    }
+}
 
 fn place(bucket: &str, prefix: &str, spool_dir: PathBuf) -> S3Place {
     S3Place {
@@ -59,6 +73,11 @@ impl S3sServer {
         S3sServer { endpoint, mischief, folder, accepting }
     }
 
+    /// A store of the whole bucket.
+    pub async fn open(&self) -> S3 {
+        S3::open(&self.place(""), &self.access(), hasty()).await.unwrap()
+    }
+
     pub fn access(&self) -> S3Access {
         S3Access::fixed(&self.endpoint, REGION, ACCESS_KEY, SECRET_KEY)
     }
@@ -71,9 +90,26 @@ impl S3sServer {
         self.folder.path().join("spool")
     }
 
-    /// What the server keeps of an object, as a file.
+    /// What the server keeps of an object, as a file; `""` for the whole bucket.
     pub fn object_file(&self, key: &str) -> PathBuf {
         self.folder.path().join("objects").join(BUCKET).join(key)
+    }
+
+    /// The paths of all files of the bucket.
+    pub fn files(&self) -> Vec<String> {
+        let (root, mut files) = (self.object_file(""), Vec::new());
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => folders.push(entry.path()),
+                    false => {
+                        files.push(entry.path().strip_prefix(&root).unwrap().to_string_lossy().into_owned())
+                    }
+                }
+            }
+        }
+        files
     }
 }
 

@@ -415,7 +415,7 @@ async fn clients_that_ask_too_often_are_told_when_to_come_back() {
 #[tokio::test]
 async fn in_bad_weather_an_upload_succeeds_or_leaves_nothing() {
     for seed in 0..20 {
-        let weather = Weather { fails_before: 0.2, fails_after: 0.0, out_of_space: 0.1, breaks_off: 0.0 };
+        let weather = Weather { fails_before: 0.2, out_of_space: 0.1, ..Weather::FINE };
         let store = Faulty::new(Memory::new(), seed, weather);
         let quiet = store.inner().clone();
         let world = World::build(tempfile::tempdir().unwrap(), Arc::new(store), |_| {}).await;
