@@ -107,10 +107,12 @@ async fn f13_a_storm_gets_at_most_a_tenth_more_requests() {
 #[tokio::test]
 async fn f13_a_disturbance_is_waited_out() {
     let server = S3sServer::start().await;
-    let store = server.open().await;
     for deed in
         [Deed::Refuse(503, "SlowDown"), Deed::Refuse(500, "InternalError"), Deed::Refuse(429, ""), Deed::Cut]
     {
+        server.mischief.set(|_| Deed::Pass);
+        // With its whole budget.
+        let store = server.open().await;
         server.mischief.set({
             let deed = deed.clone();
             move |call| if call.number < 2 { deed.clone() } else { Deed::Pass }

@@ -54,7 +54,7 @@ async fn writers_are_small_on_s3s_fs() {
 async fn writers_are_small_on_a_real_server() {
     let Some(server) = RealServer::from_environment() else { return };
     let store = S3::open(&server.place(), &server.access(), hasty()).await.unwrap();
-    measure("real server", &store, 16, 8 * 1024 * 1024).await;
+    measure("real server", &store, 8, 8 * 1024 * 1024).await;
     let objects = store.list("", None, 1000).await.unwrap().objects;
     let paths: Vec<String> = objects.into_iter().map(|(path, _)| path).collect();
     assert!(store.delete(&paths).await.iter().all(|(_, result)| result.is_ok()));

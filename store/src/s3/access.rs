@@ -16,11 +16,11 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::ServiceConfigKey;
 
 /// What a retry takes from the budget and what a success gives back to it: once a storm has used the budget up,
-/// there are eight retries to a hundred successes.
+/// there are six retries to a hundred successes.
 const RETRY_COST: u32 = 10;
-const SUCCESS_REWARD: f32 = 0.8;
-/// Twenty retries before the first success.
-const BUDGET_MAX: usize = 200;
+const SUCCESS_REWARD: f32 = 0.6;
+/// Forty retries without a success.
+const BUDGET_MAX: usize = 400;
 /// Lets a process that gets nothing but failures try again every ten seconds.
 const BUDGET_PER_S: f32 = 1.0;
 
