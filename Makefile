@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-pauses image deploy apply down clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-pauses campaign-queue image deploy apply down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -64,6 +64,11 @@ campaign-pauses: ## a scheduler stopped past its lease and continued, 200 times 
 	@scripts/setup scale
 	SLUICE_TEST_PAUSES=200 scripts/servers run bash -ec 'for on in sqlite postgres; do \
 	  SLUICE_TEST_BACKENDS=$$on+disk cargo nextest run --workspace --profile campaign -E "test(pauses::)" --no-capture; done'
+
+campaign-queue: ## 10,000 jobs and 10,000 deletions by 8 schedulers on each database, then ten minutes of jobs of all fates
+	@scripts/setup scale
+	SLUICE_TEST_JOBS=10000 SLUICE_TEST_SOAK_S=600 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "package(scheduler) and test(queue::)" --no-capture
 
 IMAGE ?= sluice:0.1.0
 PROFILE ?= one

@@ -20,16 +20,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::database::Database;
+
 /// Nothing here takes longer on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+#[derive(Clone)]
 pub struct World {
+    pub database: Arc<Database>,
     pub catalog: Catalog,
     pub store: Arc<dyn Store>,
     pub config: Config,
     pub clock: Clock,
     pub ids: Ids,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 /// A scheduler that works until it is told to stop.
@@ -49,6 +53,15 @@ impl AtWork {
 impl World {
     pub async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
+        let database = Database::sqlite(folder.path());
+        World::of(folder, database).await
+    }
+
+    pub async fn on(database: Database) -> World {
+        World::of(tempfile::tempdir().unwrap(), database).await
+    }
+
+    async fn of(folder: tempfile::TempDir, database: Database) -> World {
         let mut settings = Settings::defaults(ServiceName::Scheduler);
         settings.data_dir = folder.path().to_owned();
         let mut config = Config::new(&settings);
@@ -59,13 +72,19 @@ impl World {
         config.jobs.lease_s = 6;
         config.jobs.heartbeat_s = 1;
         World {
-            catalog: Catalog::open(&settings.database_place()).await.unwrap(),
+            catalog: Catalog::open(&database.place).await.unwrap(),
+            database: Arc::new(database),
             store: store::open(&settings.store_place()).await.unwrap(),
             config,
             clock: Clock::system(),
             ids: Ids::system(),
-            folder,
+            folder: Arc::new(folder),
         }
+    }
+
+    /// The same world, seen by another process.
+    pub async fn connected_anew(self) -> World {
+        World { catalog: Catalog::open(&self.database.place).await.unwrap(), ..self }
     }
 
     pub fn scheduler(&self) -> Scheduler {
@@ -107,9 +126,13 @@ impl World {
     }
 
     pub async fn create_at(&self, created_at: Timestamp) -> VideoId {
+        self.create_by(self.user().await, created_at).await
+    }
+
+    async fn create_by(&self, author: UserId, created_at: Timestamp) -> VideoId {
         let new = NewVideo {
             id: self.ids.next(self.clock.now()),
-            author: self.user().await,
+            author,
             title: "Words".to_owned(),
             description: String::new(),
             tags: Vec::new(),
@@ -135,7 +158,11 @@ impl World {
     }
 
     pub async fn upload(&self, words: &str) -> VideoId {
-        let video = self.create().await;
+        self.upload_by(self.user().await, words).await
+    }
+
+    pub async fn upload_by(&self, author: UserId, words: &str) -> VideoId {
+        let video = self.create_by(author, self.clock.now()).await;
         let attempt = self.write_source(video, words, 60).await;
         let now = self.clock.now();
         let ingest_job: JobId = self.ids.next(now);
@@ -192,6 +219,12 @@ impl World {
         eventually(wanted, || what.to_owned()).await
     }
 
+    /// At most a thousand paths.
+    pub async fn stored(&self) -> Vec<String> {
+        let page = self.store.list("", None, 1000).await.unwrap();
+        page.objects.into_iter().map(|(path, _)| path).collect()
+    }
+
     pub async fn objects_of(&self, video: VideoId) -> Vec<String> {
         let page = self.store.list(&ObjectKey::video_prefix(video), None, 1000).await.unwrap();
         page.objects.into_iter().map(|(path, _)| path).collect()
@@ -208,8 +241,7 @@ impl World {
     /// Every object is explained by a row, every row by the rules, and no file of a run is left.
     pub async fn check(&self) {
         assert_eq!(self.catalog.violations().await.unwrap(), []);
-        let stored = self.store.list("", None, 1000).await.unwrap();
-        for (path, _) in stored.objects {
+        for path in self.stored().await {
             let key: ObjectKey = path.parse().unwrap();
             assert!(self.catalog.attempt(key.attempt).await.unwrap().is_some(), "{path} is unexplained");
         }
