@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-pauses campaign-queue image deploy apply down clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -59,6 +59,11 @@ campaign-move: ## 500 videos from SQLite and a disk to PostgreSQL and Garage, th
 	@scripts/setup scale
 	SLUICE_TEST_MOVE_VIDEOS=500 SLUICE_TEST_MOVE_KILLS=20 SLUICE_TEST_MOVE_TO=garage scripts/servers run \
 	  cargo nextest run --workspace --profile campaign -E "test(moving::a_library)" --no-capture
+
+campaign-nth: ## a video's whole life with every single call to the store and the database failing once, on each database
+	@scripts/setup scale
+	SLUICE_TEST_NTH_STRIDE=1 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign --run-ignored all -E "test(nth::)" --no-capture
 
 campaign-pauses: ## a scheduler stopped past its lease and continued, 200 times on SQLite, 200 on PostgreSQL
 	@scripts/setup scale

@@ -36,6 +36,14 @@ pub struct NewDeletion {
     pub job: JobId,
 }
 
+/// What was removed so far, by this run and those before it. Totals, so that noting them twice counts them once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purge {
+    pub deletion: DeletionId,
+    pub objects_deleted: u64,
+    pub bytes_freed: u64,
+}
+
 #[derive(Debug)]
 pub enum DeleteVideo {
     Accepted(Deletion),
@@ -121,7 +129,7 @@ impl Catalog {
     }
 
     /// The time has come. Nothing that works towards the video may commit from here on.
-    pub async fn start_purge(&self, lease: &Lease, now: Timestamp) -> Result<DeletionId, FencedError> {
+    pub async fn start_purge(&self, lease: &Lease, now: Timestamp) -> Result<Purge, FencedError> {
         commit!(self, async |tx| {
             fence(tx, lease).await?;
             let video = lease.job.video;
@@ -130,14 +138,20 @@ impl Catalog {
                 "-- deletions.start
                  UPDATE deletions SET state = 'running', attempts = attempts + 1,
                    started_at = coalesce(started_at, $2)
-                 WHERE video_id = $1 AND state IN ('scheduled', 'running') RETURNING id",
+                 WHERE video_id = $1 AND state IN ('scheduled', 'running')
+                 RETURNING id, coalesce(objects_deleted, 0) AS objects_deleted,
+                   coalesce(bytes_freed, 0) AS bytes_freed",
             )
             .bind(video.to_string())
             .bind(now.unix_ms())
             .fetch_optional(&mut **tx)
             .await?;
             let Some(row) = row else { return Err(FencedError::LeaseLost) };
-            Ok(parsed(&row, "id")?)
+            Ok(Purge {
+                deletion: parsed(&row, "id")?,
+                objects_deleted: natural(&row, "objects_deleted")?,
+                bytes_freed: natural(&row, "bytes_freed")?,
+            })
         })
     }
 
@@ -160,19 +174,18 @@ impl Catalog {
         Ok((until > now).then_some(until))
     }
 
-    /// Counts what was removed, for the receipt; a later attempt goes on counting.
-    pub async fn note_purged(&self, lease: &Lease, objects: u64, bytes: u64) -> Result<(), FencedError> {
+    /// Writes the count down for the receipt; a later attempt goes on from it.
+    pub async fn note_purged(&self, lease: &Lease, purge: &Purge) -> Result<(), FencedError> {
         commit!(self, async |tx| {
             fence(tx, lease).await?;
             sqlx::query(
                 "-- deletions.note_purged
-                 UPDATE deletions SET objects_deleted = coalesce(objects_deleted, 0) + $2,
-                   bytes_freed = coalesce(bytes_freed, 0) + $3
-                 WHERE video_id = $1 AND state = 'running'",
+                 UPDATE deletions SET objects_deleted = $2, bytes_freed = $3
+                 WHERE id = $1 AND state = 'running'",
             )
-            .bind(lease.job.video.to_string())
-            .bind(bigint(objects))
-            .bind(bigint(bytes))
+            .bind(purge.deletion.to_string())
+            .bind(bigint(purge.objects_deleted))
+            .bind(bigint(purge.bytes_freed))
             .execute(&mut **tx)
             .await?;
             Ok(())

@@ -13,6 +13,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Describe, Either, Error, Execute, Executor, SqlStr};
 
 use crate::dialect::{Dialect, Role};
+use crate::weather::{Call, Weather};
 
 /// How long a call waits for a connection before it says that the database does not answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +29,8 @@ pub(crate) struct Pool {
     /// One connection more, to ask a server on the network whether it is still there. A machine that lost its
     /// power does not say that it is gone, and our sockets would wait for it for a quarter of an hour.
     signs_of_life: Option<AnyPool>,
+    role: Role,
+    pub weather: Weather,
 }
 
 /// A connection out of a pool.
@@ -61,7 +64,7 @@ impl Pool {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect(&url)
             .await?;
-        Ok(Pool { connections, signs_of_life })
+        Ok(Pool { connections, signs_of_life, role, weather: Weather::default() })
     }
 
     /// A connection to do something on that can be broken off. It goes back to the others once it is told to
@@ -75,7 +78,8 @@ impl Pool {
         statement: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut held = self.get().await?;
-        let answer = self.answer(statement(&mut held)).await;
+        let call = if self.role == Role::Reader { Call::Read } else { Call::Write };
+        let answer = self.answer(self.weather.befall(call, statement(&mut held))).await;
         held.rest(answer.as_ref().err());
         answer
     }

@@ -10,6 +10,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Executor as _};
 use crate::dialect::{Dialect, Lock};
 use crate::error::is_conflict;
 use crate::pool::{Held, keeps_the_connection};
+use crate::weather::{Call, Weather};
 use crate::{Catalog, FencedError, SqlError};
 
 /// How often a transaction is tried that PostgreSQL breaks off for the sake of another one.
@@ -20,6 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Tx {
     held: Held,
     dialect: Dialect,
+    weather: Weather,
 }
 
 /// What the work of a transaction fails with.
@@ -103,17 +105,18 @@ impl Catalog {
     /// connection, and the transaction ends with that.
     pub(crate) async fn begin(&self) -> Result<Tx, SqlError> {
         let mut held = self.writer.get().await?;
-        if let Err(error) = held.execute(self.dialect.begin()).await {
+        let weather = self.writer.weather.clone();
+        if let Err(error) = weather.befall(Call::Begin, held.execute(self.dialect.begin())).await {
             held.rest(Some(&error));
             return Err(error.into());
         }
-        Ok(Tx { held, dialect: self.dialect })
+        Ok(Tx { held, dialect: self.dialect, weather })
     }
 }
 
 impl Tx {
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.held.execute("COMMIT").await?;
+        self.weather.befall(Call::Commit, self.held.execute("COMMIT")).await?;
         self.held.rest(None);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use domain::ObjectKey;
+use sql::{FencedError, Purge};
 use store::{Store, StoreError};
 
 use crate::failure::RunError;
@@ -16,19 +17,21 @@ const BATCH_OBJECTS_MAX: usize = 1000;
 const WRITERS_GRACE: Duration = Duration::from_secs(2);
 /// Most writers say that they stopped long before that.
 const WRITERS_POLL: Duration = Duration::from_millis(250);
+/// After the database did not answer.
+const NOTE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
-    let deletion = scheduler.catalog.start_purge(lease, scheduler.now()).await?;
-    sweep(run).await?;
+    let mut purge = scheduler.catalog.start_purge(lease, scheduler.now()).await?;
+    sweep(run, &mut purge).await?;
     wait_for_writers(run).await?;
     remove_unfinished(run).await?;
     // What came since the first sweep, also from a writer that stopped before the wait began.
-    sweep(run).await?;
+    sweep(run, &mut purge).await?;
     check_empty(run).await?;
     let swept_at = scheduler.now();
     scheduler.catalog.finish_purge(lease, swept_at, swept_at).await?;
-    tracing::info!(video.id = %lease.job.video, deletion.id = %deletion, "purged");
+    tracing::info!(video.id = %lease.job.video, deletion.id = %purge.deletion, "purged");
     Ok(())
 }
 
@@ -61,16 +64,30 @@ async fn remove_unfinished(run: &Run<'_>) -> Result<(), RunError> {
 }
 
 /// Batch by batch, each counted for the receipt once it is gone, also where a part of it stays.
-async fn sweep(run: &Run<'_>) -> Result<(), RunError> {
-    let (scheduler, lease) = (run.scheduler, run.lease);
-    let prefix = ObjectKey::video_prefix(lease.job.video);
+async fn sweep(run: &Run<'_>, purge: &mut Purge) -> Result<(), RunError> {
+    let prefix = ObjectKey::video_prefix(run.lease.job.video);
     loop {
-        let removed = remove_batch(&*scheduler.store, &prefix).await?;
+        let removed = remove_batch(&*run.scheduler.store, &prefix).await?;
         if removed.objects > 0 {
-            scheduler.catalog.note_purged(lease, removed.objects, removed.bytes).await?;
+            purge.objects_deleted += removed.objects;
+            purge.bytes_freed += removed.bytes;
+            note(run, purge).await?;
         }
         if removed.into_nothing_left()? {
             return Ok(());
+        }
+    }
+}
+
+/// What is gone cannot be counted again, so this asks as long as the lease is held.
+async fn note(run: &Run<'_>, purge: &Purge) -> Result<(), RunError> {
+    loop {
+        match run.scheduler.catalog.note_purged(run.lease, purge).await {
+            Err(FencedError::Sql(error)) if error.is_unavailable() => {
+                tracing::warn!(job.id = %run.lease.job.id, %error, "what was purged is not noted yet");
+                tokio::time::sleep(NOTE_AGAIN_AFTER).await;
+            }
+            outcome => return Ok(outcome?),
         }
     }
 }

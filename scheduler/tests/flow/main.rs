@@ -4,6 +4,7 @@
 mod database;
 mod faults;
 mod http;
+mod nth;
 mod pipeline;
 mod purge;
 mod queue;

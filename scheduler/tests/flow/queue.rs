@@ -22,7 +22,7 @@ fn size() -> usize {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the campaign sets its size and seed from outside")]
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 

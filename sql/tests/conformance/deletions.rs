@@ -22,9 +22,12 @@ async fn delete(world: &mut World, video: VideoId) -> Deletion {
 
 async fn purge(world: &mut World) {
     let lease = world.claim(JobKind::Purge).await;
-    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    let mut purge = world.catalog.start_purge(&lease, world.now).await.unwrap();
     for _ in 0..3 {
-        world.catalog.note_purged(&lease, 1, 10).await.unwrap();
+        (purge.objects_deleted, purge.bytes_freed) = (purge.objects_deleted + 1, purge.bytes_freed + 10);
+        // Twice, as when an answer is lost.
+        world.catalog.note_purged(&lease, &purge).await.unwrap();
+        world.catalog.note_purged(&lease, &purge).await.unwrap();
     }
     world.catalog.finish_purge(&lease, world.now, world.now).await.unwrap();
 }
@@ -179,7 +182,9 @@ async fn a_purge_that_gave_up_can_be_called_back(mut world: World) {
     let video = world.ready().await;
     let deletion = delete(&mut world, video).await;
     let lease = world.claim(JobKind::Purge).await;
-    world.catalog.start_purge(&lease, world.now).await.unwrap();
+    let mut purged = world.catalog.start_purge(&lease, world.now).await.unwrap();
+    purged.objects_deleted = 1;
+    world.catalog.note_purged(&lease, &purged).await.unwrap();
     world.catalog.fail_job(&lease, "the store is gone", None, world.now).await.unwrap();
     let failed = world.catalog.deletion(deletion.id).await.unwrap().unwrap();
     assert_eq!(failed.state, DeletionState::Failed);
@@ -189,5 +194,6 @@ async fn a_purge_that_gave_up_can_be_called_back(mut world: World) {
     purge(&mut world).await;
     let done = world.catalog.deletion(deletion.id).await.unwrap().unwrap();
     assert_eq!((done.state, done.attempts), (DeletionState::Done, 2));
+    assert_eq!(done.receipt.unwrap().objects_deleted, 1 + 3, "it goes on counting");
     world.check().await;
 }

@@ -244,6 +244,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
     };
     let (now, until, unused) = (world.now, world.now.plus_s(60), world.id());
     let (assemble, catalog) = (world.id(), world.catalog.clone());
+    let purge = sql::Purge { deletion: world.id(), objects_deleted: 1, bytes_freed: 1 };
     let before = world.seen(video).await;
     let refused = [
         ("heartbeat", catalog.heartbeat(&lost, Some(1.0), until, now).await),
@@ -259,7 +260,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
         ("reject_video", catalog.reject_video(&lost, MediaProblem::NotMedia, "no", now).await),
         ("fail_job", catalog.fail_job(&lost, "no", None, now).await),
         ("start_purge", catalog.start_purge(&lost, now).await.map(|_| ())),
-        ("note_purged", catalog.note_purged(&lost, 1, 1).await),
+        ("note_purged", catalog.note_purged(&lost, &purge).await),
         ("finish_purge", catalog.finish_purge(&lost, now, now).await),
     ];
     for (function, result) in refused {

@@ -1,0 +1,281 @@
+//! A whole life of a video, again and again: in each the Nth call of a kind goes wrong, N = 1, 2, 3 …, until a life
+//! is over before its Nth call. Whatever fails and however, what was acknowledged is there, what was deleted is gone,
+//! and nothing is left. (`reliability` F2, F10, F13, F15, F17, F25, F26, F28)
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use domain::{AttemptId, DeletionState, ObjectFile, ObjectKey, Receipt, VideoId, VideoState};
+use futures::TryStreamExt;
+use futures::future::join_all;
+use sql::{BeginUpload, CompleteUpload, CompletedUpload, DeleteVideo, NewDeletion};
+use store::{Faulty, Memory, Store};
+use tokio::sync::Semaphore;
+
+use crate::database::Database;
+use crate::queue::setting;
+use crate::world::{World, eventually};
+
+const WORDS: &str = "chunks=2 audio";
+/// A fault that stays befalls every call to the same server for so long.
+const STAYS: Duration = Duration::from_millis(300);
+const LIVES_AT_ONCE: usize = 10;
+const TRIES_MAX: u32 = 20;
+/// A purge waits for an upload that nobody could abandon.
+const UPLOAD_LEASE_S: i64 = 3;
+
+/// Every fifth N in every run, and every one in `make campaign-nth`.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_goes_wrong_a_video_lives_and_goes_on_sqlite() {
+    every_series(false).await;
+}
+
+/// Databases are made for each life here, so only the campaign does it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make campaign-nth"]
+async fn whatever_call_goes_wrong_a_video_lives_and_goes_on_postgres() {
+    every_series(true).await;
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    StoreRead,
+    StoreWrite,
+    Database(sql::Call),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Series {
+    kind: Kind,
+    /// The call takes effect, and only its answer is lost.
+    after: bool,
+    /// Calls that follow fail as well, for a while.
+    stays: bool,
+}
+
+async fn every_series(postgres: bool) {
+    let stride = setting("SLUICE_TEST_NTH_STRIDE", 5) as usize;
+    let at_once = Semaphore::new(LIVES_AT_ONCE);
+    // Series begin at different calls, so that together they leave out less.
+    let series = all_series().into_iter().zip((1..=stride).cycle());
+    let running = series.map(|(series, first)| run_series(series, first, stride, &at_once, postgres));
+    let lives: usize = join_all(running).await.into_iter().sum();
+    println!("{lives} lives with a fault each, every {stride}. call: all of them as they should be");
+}
+
+fn all_series() -> Vec<Series> {
+    use sql::Call::{Begin, Commit, Read, Write};
+    let reads = [Kind::StoreRead, Kind::Database(Read), Kind::Database(Begin)];
+    let writes = [Kind::StoreWrite, Kind::Database(Write), Kind::Database(Commit)];
+    let mut series = Vec::new();
+    for stays in [false, true] {
+        series.extend(reads.map(|kind| Series { kind, after: false, stays }));
+        for after in [false, true] {
+            series.extend(writes.map(|kind| Series { kind, after, stays }));
+        }
+    }
+    series
+}
+
+/// How many lives had their fault.
+async fn run_series(
+    series: Series,
+    first: usize,
+    stride: usize,
+    at_once: &Semaphore,
+    postgres: bool,
+) -> usize {
+    for life in 0.. {
+        let _turn = at_once.acquire().await.unwrap();
+        let plan = Arc::new(Plan::new(series, first + life * stride));
+        if !live(&plan, postgres).await {
+            return life;
+        }
+    }
+    unreachable!("a life has an end")
+}
+
+/// Which call of a life goes wrong.
+struct Plan {
+    series: Series,
+    nth: usize,
+    calls: Mutex<HashMap<Kind, usize>>,
+    struck: OnceLock<Instant>,
+}
+
+impl Plan {
+    fn new(series: Series, nth: usize) -> Plan {
+        Plan { series, nth, calls: Mutex::default(), struck: OnceLock::new() }
+    }
+
+    fn strikes(&self, kind: Kind) -> bool {
+        let nth = {
+            let mut calls = self.calls.lock().unwrap();
+            let count = calls.entry(kind).or_default();
+            *count += 1;
+            *count
+        };
+        if kind == self.series.kind && nth == self.nth {
+            self.struck.get_or_init(Instant::now);
+            return true;
+        }
+        let database = |kind| matches!(kind, Kind::Database(_));
+        let same_server = database(kind) == database(self.series.kind);
+        self.series.stays && same_server && self.struck.get().is_some_and(|at| at.elapsed() < STAYS)
+    }
+
+    fn store(self: &Arc<Self>, inner: Memory) -> Arc<dyn Store> {
+        let plan = self.clone();
+        Arc::new(Faulty::chosen(inner, move |call| {
+            let writes = ["create", "write", "finish", "put_file", "delete", "remove_unfinished"];
+            let kind = if writes.contains(&call) { Kind::StoreWrite } else { Kind::StoreRead };
+            let fault = if plan.series.after { store::Fault::After } else { store::Fault::Before };
+            plan.strikes(kind).then_some(fault)
+        }))
+    }
+
+    fn catalog(self: &Arc<Self>, calm: &World) -> sql::Catalog {
+        let plan = self.clone();
+        calm.catalog.clone().under(move |call| {
+            let fault = if plan.series.after { sql::Fault::After } else { sql::Fault::Before };
+            plan.strikes(Kind::Database(call)).then_some(fault)
+        })
+    }
+}
+
+/// One life from the upload to the receipt; whether its fault was reached.
+async fn live(plan: &Arc<Plan>, postgres: bool) -> bool {
+    let mut calm = if postgres {
+        let Some(database) = Database::postgres().await else { return false };
+        World::on(database).await
+    } else {
+        World::new().await
+    };
+    let memory = Memory::new();
+    calm.store = Arc::new(memory.clone());
+    (calm.config.jobs.lease_s, calm.config.jobs.attempts_max) = (2, 6);
+    calm.config.jobs.poll_ms = 50;
+    let video = calm.create().await;
+    let mut world = calm.clone();
+    (world.catalog, world.store) = (plan.catalog(&calm), plan.store(memory));
+    let told = format!("{:?} {}", plan.series, plan.nth);
+
+    let at_work = world.start();
+    upload(&world, video, &told).await;
+    assert_ne!(calm.seen(video).await.state, VideoState::AwaitingUpload, "{told}: it was acknowledged");
+    calm.until(video, VideoState::Ready).await;
+    what_is_shown_is_there(&calm, video, &told).await;
+    let stored = calm.objects_of(video).await.len() as u64;
+    delete(&world, video, &told).await;
+    assert!(calm.catalog.video(video, calm.clock.now()).await.unwrap().is_none(), "{told}: gone at once");
+    assert!(calm.catalog.watchable(video, calm.clock.now()).await.unwrap().is_none(), "{told}: gone at once");
+    let receipt = until_purged(&calm, video, &told).await;
+    // What was removed and not answered is in no count.
+    let exact = matches!(plan.series.kind, Kind::Database(_));
+    assert!(receipt.objects_deleted <= stored, "{told}: {receipt:?} of {stored}");
+    assert!(receipt.objects_deleted == stored || !exact, "{told}: {receipt:?} of {stored}");
+    at_work.stop().await;
+
+    sweep(&calm).await;
+    calm.check().await;
+    assert_eq!(calm.stored().await, [String::new(); 0], "{told}");
+    assert_eq!(calm.store.list_unfinished(None, 10).await.unwrap().len(), 0, "{told}");
+    assert_eq!(calm.catalog.jobs(None, None, None, 10).await.unwrap(), [], "{told}");
+    calm.database.remove().await;
+    plan.struck.get().is_some()
+}
+
+/// As the streamserver does it; after an answer that says nothing the client comes again.
+async fn upload(world: &World, video: VideoId, told: &str) {
+    for _ in 0..TRIES_MAX {
+        let attempt: AttemptId = world.ids.next(world.clock.now());
+        match try_upload(world, video, attempt).await {
+            Ok(()) => return,
+            // It lives on in the rows until the sweeper comes.
+            Err(_) => drop(world.catalog.abandon_upload(attempt, world.clock.now()).await),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{told}: no upload in {TRIES_MAX} tries");
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+async fn try_upload(world: &World, video: VideoId, attempt: AttemptId) -> Result<(), Failed> {
+    let now = world.clock.now();
+    match world.catalog.begin_upload(attempt, video, now.plus_s(UPLOAD_LEASE_S), now).await? {
+        BeginUpload::Begun => {}
+        BeginUpload::AlreadyUploaded => return Ok(()),
+        BeginUpload::NotFound => panic!("the video is there"),
+    }
+    let mut writer = world.store.create(&ObjectKey { video, attempt, file: ObjectFile::Source }).await?;
+    if let Err(error) = writer.write(WORDS.into()).await {
+        writer.abort().await;
+        return Err(error.into());
+    }
+    let stored = writer.finish().await?;
+    let done = CompletedUpload {
+        video,
+        attempt,
+        bytes: stored.bytes,
+        crc64nvme: stored.crc64nvme,
+        sha256_hex: None,
+        filename: None,
+        ingest_job: world.ids.next(now),
+    };
+    match world.catalog.complete_upload(&done, now).await? {
+        CompleteUpload::Completed => Ok(()),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn delete(world: &World, video: VideoId, told: &str) {
+    for _ in 0..TRIES_MAX {
+        let now = world.clock.now();
+        let (id, job) = (world.ids.next(now), world.ids.next(now));
+        let new = NewDeletion { video, requested_by: "test".to_owned(), due_at: now, id, job };
+        match world.catalog.delete_video(&new, now).await {
+            // The second: it was done, and the answer was lost.
+            Ok(DeleteVideo::Accepted(_) | DeleteVideo::NotFound) => return,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    panic!("{told}: no deletion in {TRIES_MAX} tries");
+}
+
+/// The bytes are those that were sent, one publication shows every rung, and its objects are there.
+async fn what_is_shown_is_there(calm: &World, video: VideoId, told: &str) {
+    let source = calm.catalog.source(video).await.unwrap().unwrap();
+    let key = ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source };
+    let blocks: Vec<bytes::Bytes> =
+        calm.store.read(&key, 0..source.bytes).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(blocks.concat(), WORDS.as_bytes(), "{told}");
+    let watchable =
+        calm.catalog.watchable(video, calm.clock.now()).await.unwrap().expect("it can be watched");
+    let publication = calm.catalog.publication(watchable.publication).await.unwrap().unwrap();
+    assert_eq!(publication.renditions.len(), 3, "{told}");
+    calm.check_library().await;
+}
+
+async fn until_purged(calm: &World, video: VideoId, told: &str) -> Receipt {
+    let done = async || {
+        let deletions = calm.catalog.deletions(None, None, 10).await.unwrap();
+        assert_eq!(deletions.len(), 1, "{told}: {deletions:?}");
+        assert_eq!(deletions[0].video, video, "{told}");
+        (deletions[0].state == DeletionState::Done).then(|| deletions[0].receipt.unwrap())
+    };
+    eventually(done, || format!("{told}: the purge is done")).await
+}
+
+/// Attempts of uploads that failed are left to the sweeper of a scheduler that has fine weather.
+async fn sweep(calm: &World) {
+    let at_work = calm.start();
+    let swept = async || {
+        let unfinished = calm.store.list_unfinished(None, 10).await.unwrap();
+        (unfinished.is_empty() && calm.stored().await.is_empty()).then_some(())
+    };
+    eventually(swept, || "the sweeper was there".to_owned()).await;
+    at_work.stop().await;
+}
