@@ -1,31 +1,36 @@
-//! A whole life of a video, again and again: in each the Nth call of a kind goes wrong, N = 1, 2, 3 …, until a life
-//! is over before its Nth call. Whatever fails and however, what was acknowledged is there, what was deleted is gone,
-//! and nothing is left. (`reliability` F2, F10, F13, F15, F17, F25, F26, F28)
+//! A whole life of a video, again and again: in each something happens at the Nth call of a kind, N = 1, 2, 3 …, until
+//! a life is over before its Nth call. The call fails, or the process dies with it, or the video is deleted just then:
+//! what was acknowledged is there, what was deleted is gone, and nothing is left.
+//! (`reliability` F2, F10, F13, F15, F17, F25, F26, F27, F28)
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use domain::{AttemptId, DeletionState, ObjectFile, ObjectKey, Receipt, VideoId, VideoState};
+use domain::{AttemptId, DeletionState, ObjectFile, ObjectKey, Receipt, RenditionName, VideoId, VideoState};
 use futures::TryStreamExt;
 use futures::future::join_all;
 use sql::{BeginUpload, CompleteUpload, CompletedUpload, DeleteVideo, NewDeletion};
 use store::{Faulty, Memory, Store};
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SetOnce};
+use tokio::task::block_in_place;
 
 use crate::database::Database;
 use crate::queue::setting;
-use crate::world::{World, eventually};
+use crate::world::{AtWork, World, eventually};
 
 const WORDS: &str = "chunks=2 audio";
 /// A fault that stays befalls every call to the same server for so long.
 const STAYS: Duration = Duration::from_millis(300);
 const LIVES_AT_ONCE: usize = 10;
 const TRIES_MAX: u32 = 20;
+/// Objects of one purge.
+const PURGED: u32 = 1000;
 /// A purge waits for an upload that nobody could abandon.
 const UPLOAD_LEASE_S: i64 = 3;
 
-/// Every fifth N in every run, and every one in `make campaign-nth`.
+/// Every tenth N in every run, and every one in `make campaign-nth`.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_goes_wrong_a_video_lives_and_goes_on_sqlite() {
     every_series(false).await;
@@ -48,21 +53,46 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy)]
 struct Series {
+    /// Of the call at which it happens.
     kind: Kind,
+    event: Event,
     /// The call takes effect, and only its answer is lost.
     after: bool,
-    /// Calls that follow fail as well, for a while.
-    stays: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// The call fails.
+    Fails,
+    /// Calls to the same server that follow fail as well, for a while.
+    Stays,
+    /// It is the last thing that this process does; another takes its place.
+    Dies,
+    /// Nothing fails, but the video is deleted before the call goes on.
+    Deleted,
+}
+
+/// A process dies with the removal of the Nth object, or just before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_a_thousand_objects_that_dies_anywhere_is_taken_up() {
+    let stride = if setting("SLUICE_TEST_NTH_STRIDE", 10) == 1 { 1 } else { 250 };
+    let at_once = Semaphore::new(40);
+    let series = [false, true].map(|after| Series { kind: Kind::StoreWrite, event: Event::Dies, after });
+    let running = series.map(|series| run_series(series, 1, stride, &at_once, purge_a_thousand));
+    let lives: usize = join_all(running).await.into_iter().sum();
+    println!("{lives} purges of {PURGED} objects died at one object each, every {stride}.: all of them done");
 }
 
 async fn every_series(postgres: bool) {
-    let stride = setting("SLUICE_TEST_NTH_STRIDE", 5) as usize;
+    let stride = setting("SLUICE_TEST_NTH_STRIDE", 10) as usize;
     let at_once = Semaphore::new(LIVES_AT_ONCE);
     // Series begin at different calls, so that together they leave out less.
     let series = all_series().into_iter().zip((1..=stride).cycle());
-    let running = series.map(|(series, first)| run_series(series, first, stride, &at_once, postgres));
+    let running = series.map(|(series, first)| {
+        run_series(series, first, stride, &at_once, async move |plan| live(&plan, postgres).await)
+    });
     let lives: usize = join_all(running).await.into_iter().sum();
-    println!("{lives} lives with a fault each, every {stride}. call: all of them as they should be");
+    println!("{lives} lives disturbed at one call each, every {stride}. call: all of them as they should be");
 }
 
 fn all_series() -> Vec<Series> {
@@ -70,11 +100,15 @@ fn all_series() -> Vec<Series> {
     let reads = [Kind::StoreRead, Kind::Database(Read), Kind::Database(Begin)];
     let writes = [Kind::StoreWrite, Kind::Database(Write), Kind::Database(Commit)];
     let mut series = Vec::new();
-    for stays in [false, true] {
-        series.extend(reads.map(|kind| Series { kind, after: false, stays }));
+    for event in [Event::Fails, Event::Stays, Event::Dies] {
+        series.extend(reads.map(|kind| Series { kind, event, after: false }));
         for after in [false, true] {
-            series.extend(writes.map(|kind| Series { kind, after, stays }));
+            series.extend(writes.map(|kind| Series { kind, event, after }));
         }
+    }
+    // While a call to the database holds what a deletion needs, none can come.
+    for kind in [Kind::StoreRead, Kind::StoreWrite, Kind::Database(Read)] {
+        series.push(Series { kind, event: Event::Deleted, after: false });
     }
     series
 }
@@ -85,45 +119,58 @@ async fn run_series(
     first: usize,
     stride: usize,
     at_once: &Semaphore,
-    postgres: bool,
+    live: impl AsyncFn(Arc<Plan>) -> bool,
 ) -> usize {
     for life in 0.. {
         let _turn = at_once.acquire().await.unwrap();
         let plan = Arc::new(Plan::new(series, first + life * stride));
-        if !live(&plan, postgres).await {
+        if !live(plan).await {
             return life;
         }
     }
     unreachable!("a life has an end")
 }
 
-/// Which call of a life goes wrong.
+/// At which call of a life it happens.
 struct Plan {
     series: Series,
     nth: usize,
     calls: Mutex<HashMap<Kind, usize>>,
-    struck: OnceLock<Instant>,
+    struck: SetOnce<Instant>,
+    deleted: SetOnce<()>,
 }
 
 impl Plan {
     fn new(series: Series, nth: usize) -> Plan {
-        Plan { series, nth, calls: Mutex::default(), struck: OnceLock::new() }
+        let (struck, deleted) = (SetOnce::new(), SetOnce::new());
+        Plan { series, nth, calls: Mutex::default(), struck, deleted }
     }
 
-    fn strikes(&self, kind: Kind) -> bool {
+    /// Whether a call takes effect before it fails, if it fails.
+    fn fault(&self, kind: Kind) -> Option<bool> {
         let nth = {
             let mut calls = self.calls.lock().unwrap();
             let count = calls.entry(kind).or_default();
             *count += 1;
             *count
         };
+        let (event, after) = (self.series.event, self.series.after);
         if kind == self.series.kind && nth == self.nth {
-            self.struck.get_or_init(Instant::now);
-            return true;
+            let _ = self.struck.set(Instant::now());
+            if event == Event::Deleted {
+                block_in_place(|| Handle::current().block_on(self.deleted.wait()));
+                return None;
+            }
+            return Some(after);
         }
+        let struck = self.struck.get()?;
         let database = |kind| matches!(kind, Kind::Database(_));
         let same_server = database(kind) == database(self.series.kind);
-        self.series.stays && same_server && self.struck.get().is_some_and(|at| at.elapsed() < STAYS)
+        match event {
+            Event::Stays if same_server && struck.elapsed() < STAYS => Some(after),
+            Event::Dies => Some(false),
+            _ => None,
+        }
     }
 
     fn store(self: &Arc<Self>, inner: Memory) -> Arc<dyn Store> {
@@ -131,21 +178,20 @@ impl Plan {
         Arc::new(Faulty::chosen(inner, move |call| {
             let writes = ["create", "write", "finish", "put_file", "delete", "remove_unfinished"];
             let kind = if writes.contains(&call) { Kind::StoreWrite } else { Kind::StoreRead };
-            let fault = if plan.series.after { store::Fault::After } else { store::Fault::Before };
-            plan.strikes(kind).then_some(fault)
+            plan.fault(kind).map(|after| if after { store::Fault::After } else { store::Fault::Before })
         }))
     }
 
     fn catalog(self: &Arc<Self>, calm: &World) -> sql::Catalog {
         let plan = self.clone();
         calm.catalog.clone().under(move |call| {
-            let fault = if plan.series.after { sql::Fault::After } else { sql::Fault::Before };
-            plan.strikes(Kind::Database(call)).then_some(fault)
+            let fault = plan.fault(Kind::Database(call));
+            fault.map(|after| if after { sql::Fault::After } else { sql::Fault::Before })
         })
     }
 }
 
-/// One life from the upload to the receipt; whether its fault was reached.
+/// One life from the upload to the receipt; whether it came to the Nth call.
 async fn live(plan: &Arc<Plan>, postgres: bool) -> bool {
     let mut calm = if postgres {
         let Some(database) = Database::postgres().await else { return false };
@@ -163,20 +209,29 @@ async fn live(plan: &Arc<Plan>, postgres: bool) -> bool {
     let told = format!("{:?} {}", plan.series, plan.nth);
 
     let at_work = world.start();
-    upload(&world, video, &told).await;
-    assert_ne!(calm.seen(video).await.state, VideoState::AwaitingUpload, "{told}: it was acknowledged");
-    calm.until(video, VideoState::Ready).await;
-    what_is_shown_is_there(&calm, video, &told).await;
-    let stored = calm.objects_of(video).await.len() as u64;
-    delete(&world, video, &told).await;
+    let heir = tokio::spawn(take_over(plan.clone(), calm.clone(), video));
+    let expected = match plan.series.event {
+        Event::Deleted => live_until_deleted(plan, &calm, video).await,
+        _ => Some(live_in_full(plan, &world, &calm, video, &told).await),
+    };
     assert!(calm.catalog.video(video, calm.clock.now()).await.unwrap().is_none(), "{told}: gone at once");
     assert!(calm.catalog.watchable(video, calm.clock.now()).await.unwrap().is_none(), "{told}: gone at once");
     let receipt = until_purged(&calm, video, &told).await;
-    // What was removed and not answered is in no count.
-    let exact = matches!(plan.series.kind, Kind::Database(_));
-    assert!(receipt.objects_deleted <= stored, "{told}: {receipt:?} of {stored}");
-    assert!(receipt.objects_deleted == stored || !exact, "{told}: {receipt:?} of {stored}");
+    if let Some(stored) = expected {
+        // What was removed without an answer is in no count.
+        let exact = matches!(plan.series.kind, Kind::Database(_)) && plan.series.event != Event::Dies;
+        assert!(receipt.objects_deleted <= stored, "{told}: {receipt:?} of {stored}");
+        assert!(receipt.objects_deleted == stored || !exact, "{told}: {receipt:?} of {stored}");
+    }
     at_work.stop().await;
+    let struck = plan.struck.get().is_some();
+    if struck {
+        if let Some(heir) = heir.await.unwrap() {
+            heir.stop().await;
+        }
+    } else {
+        heir.abort();
+    }
 
     sweep(&calm).await;
     calm.check().await;
@@ -184,12 +239,88 @@ async fn live(plan: &Arc<Plan>, postgres: bool) -> bool {
     assert_eq!(calm.store.list_unfinished(None, 10).await.unwrap().len(), 0, "{told}");
     assert_eq!(calm.catalog.jobs(None, None, None, 10).await.unwrap(), [], "{told}");
     calm.database.remove().await;
-    plan.struck.get().is_some()
+    struck
+}
+
+/// Whether it came to the Nth object.
+async fn purge_a_thousand(plan: Arc<Plan>) -> bool {
+    let mut calm = World::new().await;
+    let memory = Memory::new();
+    calm.store = Arc::new(memory.clone());
+    calm.config.jobs.lease_s = 2;
+    let video = calm.create().await;
+    let attempt = calm.write_source(video, "words", 0).await;
+    for number in 1..PURGED {
+        let file = ObjectFile::Chunk(RenditionName::Low, number);
+        calm.put(&ObjectKey { video, attempt, file }, "chunk").await;
+    }
+    calm.delete(video).await;
+    let mut world = calm.clone();
+    (world.catalog, world.store) = (plan.catalog(&calm), plan.store(memory));
+    let at_work = world.start();
+    let heir = tokio::spawn(take_over(plan.clone(), calm.clone(), video));
+    until_purged(&calm, video, &format!("{:?} {}", plan.series, plan.nth)).await;
+    assert_eq!(calm.store.list("", None, 1).await.unwrap().objects.len(), 0);
+    at_work.stop().await;
+    let struck = plan.struck.get().is_some();
+    if struck {
+        heir.await.unwrap().unwrap().stop().await
+    } else {
+        heir.abort()
+    }
+    calm.check().await;
+    struck
+}
+
+/// What others do when it happens.
+async fn take_over(plan: Arc<Plan>, calm: World, video: VideoId) -> Option<AtWork> {
+    plan.struck.wait().await;
+    match plan.series.event {
+        Event::Fails | Event::Stays => None,
+        Event::Dies => Some(calm.start()),
+        Event::Deleted => {
+            let other = calm.connected_anew().await;
+            delete(|| &other, video, "fine weather").await;
+            plan.deleted.set(()).unwrap();
+            None
+        }
+    }
+}
+
+/// How many objects there were when it was deleted.
+async fn live_in_full(plan: &Plan, world: &World, calm: &World, video: VideoId, told: &str) -> u64 {
+    // Whoever talked to a process that died comes back to another one.
+    let client =
+        || if plan.series.event == Event::Dies && plan.struck.get().is_some() { calm } else { world };
+    upload(client, video, told).await;
+    assert_ne!(calm.seen(video).await.state, VideoState::AwaitingUpload, "{told}: it was acknowledged");
+    calm.until(video, VideoState::Ready).await;
+    what_is_shown_is_there(calm, video, told).await;
+    let stored = calm.objects_of(video).await.len() as u64;
+    delete(client, video, told).await;
+    stored
+}
+
+/// Only the scheduler's calls count here. `None`: nobody knows how many objects there were.
+async fn live_until_deleted(plan: &Plan, calm: &World, video: VideoId) -> Option<u64> {
+    upload(|| calm, video, "fine weather").await;
+    let over = async || {
+        let seen = calm.catalog.video(video, calm.clock.now()).await.unwrap();
+        seen.is_none_or(|seen| seen.state == VideoState::Ready).then_some(())
+    };
+    eventually(over, || "the video is ready or gone".to_owned()).await;
+    // Either it was deleted on its way, or it is now, and the rest of the calls are those of the purge.
+    match plan.struck.get() {
+        Some(_) => drop(plan.deleted.wait().await),
+        None => delete(|| calm, video, "fine weather").await,
+    }
+    None
 }
 
 /// As the streamserver does it; after an answer that says nothing the client comes again.
-async fn upload(world: &World, video: VideoId, told: &str) {
+async fn upload<'a>(world: impl Fn() -> &'a World, video: VideoId, told: &str) {
     for _ in 0..TRIES_MAX {
+        let world = world();
         let attempt: AttemptId = world.ids.next(world.clock.now());
         match try_upload(world, video, attempt).await {
             Ok(()) => return,
@@ -231,8 +362,9 @@ async fn try_upload(world: &World, video: VideoId, attempt: AttemptId) -> Result
     }
 }
 
-async fn delete(world: &World, video: VideoId, told: &str) {
+async fn delete<'a>(world: impl Fn() -> &'a World, video: VideoId, told: &str) {
     for _ in 0..TRIES_MAX {
+        let world = world();
         let now = world.clock.now();
         let (id, job) = (world.ids.next(now), world.ids.next(now));
         let new = NewDeletion { video, requested_by: "test".to_owned(), due_at: now, id, job };
