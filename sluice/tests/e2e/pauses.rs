@@ -1,5 +1,5 @@
 //! Schedulers are stopped (SIGSTOP) for longer than their lease and go on, at random phases of their jobs: others
-//! have taken what they held, and they commit nothing of it. (`reliability` F23, Q5)
+//! have taken what they held, and they commit nothing of it. (`reliability` F23, Q5, Q7)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::backends::variable;
-use crate::harness::{Answer, Backends, Persona, Program, check, sluice};
+use crate::harness::{Answer, Backends, Persona, Program, check, is_running, sluice};
 use crate::kills::Points;
 
 const LEASE_MS: u64 = 2000;
@@ -69,6 +69,43 @@ async fn a_scheduler_that_was_stopped_past_its_lease_commits_nothing() {
     cluster.stop();
 }
 
+/// Q7: the only scheduler dies by `kill -9`, and its child with it; whoever comes next has its job once the lease is
+/// over, and runs it once.
+#[tokio::test]
+async fn the_job_of_a_scheduler_that_was_killed_is_the_next_ones_after_a_lease() {
+    let mut cluster = Cluster::start(1);
+    let alice = Persona::register(&cluster.api.base, "alice").await;
+    let root = Persona::log_in(&cluster.api.base, "root").await;
+    let id = upload_words(&cluster, &alice, "ms=3000").await;
+    let since = Instant::now();
+    let children = loop {
+        let children = cluster.schedulers[0].children();
+        if !children.is_empty() {
+            break children;
+        }
+        assert!(since.elapsed() < PATIENCE, "nobody works on it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+
+    let killed = Instant::now();
+    cluster.schedulers[0].kill();
+    cluster.schedulers[0] = cluster.start_another("log-scheduler-next");
+    let next = &cluster.schedulers[0];
+    while held_by(next, &root.at(&next.base)).await.is_empty() {
+        assert!(killed.elapsed() < Duration::from_millis(LEASE_MS + 5000), "it was not taken over in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!children.iter().any(|child| is_running(*child)), "the child outlived its parent");
+    alice.until(&id, &["ready"], 60).await;
+    let jobs = root.at(&next.base).get("/scheduler/jobs").await.expect(200).json();
+    assert_eq!(
+        (jobs["items"][0]["attempts"].as_u64(), jobs["items"][1].is_null()),
+        (Some(2), true),
+        "{jobs:#}"
+    );
+    cluster.stop();
+}
+
 /// The services as processes of their own, with several schedulers, the first of which is never stopped.
 struct Cluster {
     api: Program,
@@ -108,6 +145,10 @@ impl Cluster {
         let schedulers =
             (0..schedulers).map(|number| start("scheduler", &format!("log-scheduler-{number}"))).collect();
         Cluster { api, streamserver, schedulers, settings, _backends: backends, folder }
+    }
+
+    fn start_another(&self, log: &str) -> Program {
+        Program::start("scheduler", self.folder.path(), log, &self.settings)
     }
 
     /// File names of what is stored, by video.
@@ -238,12 +279,16 @@ async fn feed(cluster: &Cluster, alice: &Persona, left: &AtomicI64, mut points: 
 }
 
 async fn upload(cluster: &Cluster, alice: &Persona) -> String {
+    upload_words(cluster, alice, WORDS).await
+}
+
+async fn upload_words(cluster: &Cluster, alice: &Persona, words: &'static str) -> String {
     let title = serde_json::json!({"title": "words"});
     let video = patiently(|| alice.post("/api/videos", &title), &[201]).await;
     let id = video.json()["id"].as_str().unwrap().to_owned();
     let uploader = alice.at(&cluster.streamserver.base);
     // 409: it was stored, and only the answer was 503.
-    patiently(|| uploader.send_bytes(&id, WORDS), &[201, 409]).await;
+    patiently(|| uploader.send_bytes(&id, words), &[201, 409]).await;
     id
 }
 

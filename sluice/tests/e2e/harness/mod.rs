@@ -11,4 +11,4 @@ mod s3s;
 
 pub use backends::Backends;
 pub use persona::{Answer, Persona};
-pub use process::{App, Program, check, resident_kib, sluice, sluice_command};
+pub use process::{App, Program, check, is_running, resident_kib, sluice, sluice_command};

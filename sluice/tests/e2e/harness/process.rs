@@ -120,7 +120,7 @@ impl Program {
     pub fn pause(&self, and_children: bool) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP).unwrap();
-        for child in if and_children { children(pid) } else { Vec::new() } {
+        for child in if and_children { self.children() } else { Vec::new() } {
             // It may have ended just now.
             let _ = kill_process(child, Signal::STOP);
         }
@@ -128,10 +128,19 @@ impl Program {
 
     pub fn resume(&self) {
         let pid = Pid::from_child(&self.child);
-        for child in children(pid) {
+        for child in self.children() {
             let _ = kill_process(child, Signal::CONT);
         }
         kill_process(pid, Signal::CONT).unwrap();
+    }
+
+    /// The processes it started, of which some may have ended just now.
+    pub fn children(&self) -> Vec<Pid> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
+        let lists: Vec<String> = threads.flatten().flat_map(of).collect();
+        let pids = lists.iter().flat_map(|list| list.split_whitespace());
+        pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
     }
 
     /// SIGTERM, and the status it ends with.
@@ -152,15 +161,10 @@ impl Program {
     }
 }
 
-fn children(pid: Pid) -> Vec<Pid> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
-    let lists: Vec<String> = threads.flatten().flat_map(of).collect();
-    lists
-        .iter()
-        .flat_map(|list| list.split_whitespace())
-        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-        .collect()
+/// Whether there is a process of this number that has not ended.
+pub fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, state)| !state.starts_with(" Z"))
 }
 
 /// Resident memory of a process in KiB; 0 when it has ended.
