@@ -151,7 +151,8 @@ pub struct ListPage {
 /// Bytes of a writer that has not finished, or died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Tells the path that the object would have had, with `/` or `~` between its parts.
+    /// Tells the path that the object would have had: between `/` or `~` its second and third words are the video
+    /// and the attempt.
     pub name: String,
     /// 0 where the store does not know.
     pub bytes: u64,

@@ -14,9 +14,10 @@ use domain::ObjectKey;
 
 use crate::{ByteStream, ListPage, ObjectMeta, ObjectWriter, Store, StoreError, Stored, Unfinished};
 
-/// Names of unfinished objects say which store they are of; `from` sorts first.
-const FROM: &str = "from/";
-const TO: &str = "to/";
+/// Names of unfinished objects say which store they are of; `from` sorts first. No slash: the words after it keep their
+/// places, by which a sweeper knows whose they are.
+const FROM: &str = "from:";
+const TO: &str = "to:";
 
 pub struct Moving {
     to: Arc<dyn Store>,

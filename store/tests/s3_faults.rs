@@ -495,6 +495,21 @@ async fn f18_a_part_that_stalls_times_out_and_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_writer_that_lost_a_part_never_finishes() {
+    let server = S3sServer::start().await;
+    let store = server.open().await;
+    server.mischief.set(first("UploadPart", Deed::Refuse(403, "AccessDenied")));
+    let mut writer = store.create(&key(1)).await.unwrap();
+    let bytes = pattern(LARGE);
+    // The part is on its way when the first write returns.
+    writer.write(bytes.clone()).await.unwrap();
+    assert!(writer.write(bytes.clone()).await.is_err());
+    assert!(writer.write(bytes).await.is_err());
+    assert!(writer.finish().await.is_err());
+    assert_eq!(store.head(&key(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn what_went_wrong_can_be_read() {
     let server = S3sServer::start().await;
     let store = server.open().await;

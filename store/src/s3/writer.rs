@@ -89,7 +89,14 @@ impl S3Writer {
         if let Some(Sending(task)) = &mut self.sending {
             let sent = task.await.unwrap_or_else(|error| Err(StoreError::Permanent(error.into())));
             self.sending = None;
-            self.parts.push(sent?);
+            match sent {
+                Ok(part) => self.parts.push(part),
+                Err(error) => {
+                    // Its bytes are gone: nothing that goes on from here could become the object.
+                    self.spool = None;
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
