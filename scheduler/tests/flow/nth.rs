@@ -235,7 +235,7 @@ async fn live(plan: &Arc<Plan>, postgres: bool) -> bool {
 
     sweep(&calm).await;
     calm.check().await;
-    assert_eq!(calm.stored().await, [String::new(); 0], "{told}");
+    assert_eq!(calm.stored().await, Vec::<String>::new(), "{told}");
     assert_eq!(calm.store.list_unfinished(None, 10).await.unwrap().len(), 0, "{told}");
     assert_eq!(calm.catalog.jobs(None, None, None, 10).await.unwrap(), [], "{told}");
     calm.database.remove().await;

@@ -18,13 +18,13 @@ pub(super) struct Failure {
     pub call: String,
     pub status: Option<u16>,
     /// S3's own word for it, such as `SlowDown`.
-    pub code: Option<String>,
+    pub code: Option<Box<str>>,
     pub text: String,
     pub kind: Kind,
     /// Where S3 says that the bucket is.
-    pub bucket_region: Option<String>,
+    pub bucket_region: Option<Box<str>>,
     /// When it answered, by its own clock, as its `Date` header says.
-    pub date: Option<String>,
+    pub date: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,9 @@ impl Failure {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let raw = error.raw_response();
-        let header = |name: &str| raw.and_then(|raw| raw.headers().get(name)).map(str::to_owned);
+        let header = |name: &str| raw.and_then(|raw| raw.headers().get(name)).map(Box::from);
         let status = raw.map(|raw| raw.status().as_u16());
-        let code = error.code().map(str::to_owned);
+        let code = error.code().map(Box::from);
         let text = match &error {
             SdkError::ServiceError(service) => {
                 service.err().message().unwrap_or("no reason given").to_owned()

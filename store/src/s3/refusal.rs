@@ -69,7 +69,7 @@ impl Address {
         let Address { bucket, region, access_key_id: key, .. } = self;
         let code = failure.code.as_deref().unwrap_or_default();
         let skew_s = skew_s.filter(|skew_s| skew_s.abs() > SKEW_S_MAX || code == "RequestTimeTooSkewed");
-        let elsewhere = failure.bucket_region.as_ref().filter(|home| *home != region);
+        let elsewhere = failure.bucket_region.as_deref().filter(|home| *home != region.as_str());
         match (code, failure.status) {
             ("RequestTimeTooSkewed", _) | (_, Some(403)) if skew_s.is_some() => {
                 clock_text(skew_s.unwrap_or(0))
@@ -205,14 +205,14 @@ mod tests {
     fn failure(status: u16, code: &str, text: &str) -> Failure {
         let mut failure = Failure::found("PutObject", ".probe/x", Kind::Refused, text);
         failure.status = Some(status);
-        failure.code = Some(code.to_owned()).filter(|code| !code.is_empty());
+        failure.code = Some(Box::<str>::from(code)).filter(|code| !code.is_empty());
         failure
     }
 
     #[test]
     fn a_clock_that_is_off_is_told_how_far() {
         let mut skewed = failure(403, "RequestTimeTooSkewed", "");
-        skewed.date = Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+        skewed.date = Some("Sun, 06 Nov 1994 08:49:37 GMT".into());
         let text = |skewed: &Failure, seconds: i64| {
             let clock = StaticTimeSource::from_secs((784_111_777 + seconds) as u64);
             address().refusal(skewed, &clock).text
@@ -223,7 +223,7 @@ mod tests {
         );
         assert!(text(&skewed, 3 * 3600).contains("3 h ahead of"), "{}", text(&skewed, 3 * 3600));
         // Servers that say it in other words.
-        skewed.code = Some("AccessDenied".to_owned());
+        skewed.code = Some("AccessDenied".into());
         assert!(text(&skewed, -16 * 60).contains("16 min behind"));
         assert!(text(&skewed, -60).contains("refused the credentials"));
     }
@@ -257,7 +257,7 @@ mod tests {
             assert!(text.contains(words), "{failure}: {text}");
         }
         let mut moved = failure(301, "PermanentRedirect", "");
-        moved.bucket_region = Some("eu-west-1".to_owned());
+        moved.bucket_region = Some("eu-west-1".into());
         let text = address().refusal_text(&moved, None);
         assert!(text.contains("it is in \"eu-west-1\""), "{text}");
     }
