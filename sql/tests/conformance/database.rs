@@ -38,6 +38,7 @@ pub struct Database {
 enum Kind {
     Sqlite { _folder: Arc<tempfile::TempDir> },
     Postgres { admin_url: String, name: String },
+    Elsewhere,
 }
 
 /// What a test is given.
@@ -102,8 +103,13 @@ impl Database {
         Database { place, kind: Kind::Postgres { admin_url, name } }
     }
 
+    /// One that goes with the server it is on.
+    pub fn somewhere(place: DatabasePlace) -> Database {
+        Database { place, kind: Kind::Elsewhere }
+    }
+
     pub fn is_postgres(&self) -> bool {
-        matches!(self.kind, Kind::Postgres { .. })
+        !matches!(self.kind, Kind::Sqlite { .. })
     }
 
     /// A connection past the catalog.

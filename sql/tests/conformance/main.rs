@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod carry;
+mod cluster;
+mod crowd;
 mod database;
 mod deletions;
 mod jobs;
 mod people;
 mod pipeline;
 mod plans;
+mod proxy;
 mod schema;
 mod uploads;
 mod videos;
+mod weather;
 mod world;
