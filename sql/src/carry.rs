@@ -13,7 +13,7 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 
 use crate::dialect::Dialect;
 use crate::row::placeholders;
-use crate::{Catalog, SqlError};
+use crate::{Catalog, Patience, SqlError};
 
 const PAGE_ROWS: usize = 200;
 /// Passes under the lock until the last one finds nothing to do; the second one is the proof.
@@ -72,7 +72,7 @@ pub async fn carry(
     if Dialect::of(&from.url)? != Dialect::Sqlite {
         return Err(StartError::settings("Only a SQLite database can be moved; see DATABASE_URL.").into());
     }
-    let source = Catalog::open_even_moved(from).await?;
+    let source = Catalog::open_even_moved(from, Patience::default()).await?;
     if let Some(place) = source.moved_to().await? {
         return Ok(CarryOutcome::AlreadyAt(place));
     }

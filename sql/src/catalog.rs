@@ -3,10 +3,11 @@
 use domain::{DatabasePlace, SessionId, StartError, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::dialect::{Dialect, Role};
 use crate::pool::Pool;
+use crate::start::{Address, Patience};
 use crate::tx::commit;
 use crate::{SqlError, schema};
 
@@ -23,10 +24,17 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Connects, and brings the schema up to date where the place says so.
+    /// Connects, and brings the schema up to date where the place says so. Waits for a server that is not there
+    /// yet, for half a minute.
     pub async fn open(place: &DatabasePlace) -> Result<Catalog, StartError> {
-        let catalog = Catalog::open_even_moved(place).await?;
-        match catalog.moved_to().await.map_err(|error| start_error(place, error))? {
+        Catalog::open_patiently(place, Patience::default()).await
+    }
+
+    /// [`Catalog::open`], with another patience.
+    pub async fn open_patiently(place: &DatabasePlace, patience: Patience) -> Result<Catalog, StartError> {
+        let catalog = Catalog::open_even_moved(place, patience).await?;
+        let moved = catalog.moved_to().await.map_err(|error| Address::primary(place).refusal(error))?;
+        match moved {
             Some(to) => Err(StartError::settings(format!(
                 "The database ({}) was moved to {to}. Set DATABASE_URL to it; what is here is a copy of then.",
                 place.origin
@@ -35,40 +43,35 @@ impl Catalog {
         }
     }
 
-    pub(crate) async fn open_even_moved(place: &DatabasePlace) -> Result<Catalog, StartError> {
-        Catalog::connect(place).await.map_err(|error| start_error(place, error))
-    }
-
     /// Brings the schema up to date, whatever the place says.
     pub async fn migrate(place: &DatabasePlace) -> Result<(), StartError> {
         let place = DatabasePlace { migrate: true, ..place.clone() };
-        Catalog::prepare_schema(&place).await.map_err(|error| start_error(&place, error))
+        prepare_schema(&place, Patience::default()).await
     }
 
-    async fn connect(place: &DatabasePlace) -> Result<Catalog, SqlError> {
-        Catalog::prepare_schema(place).await?;
-        let dialect = Dialect::of(&place.url)?;
-        let writer = Pool::open(dialect, Role::Writer, &place.url, place).await?;
-        let readers = Pool::open(dialect, Role::Reader, &place.url, place).await?;
+    pub(crate) async fn open_even_moved(
+        place: &DatabasePlace,
+        patience: Patience,
+    ) -> Result<Catalog, StartError> {
+        prepare_schema(place, patience).await?;
+        let primary = Address::primary(place);
+        let dialect = Dialect::of(primary.url).map_err(|error| primary.refusal(error))?;
+        let writer = pool(primary, Role::Writer, place).await?;
+        let readers = pool(primary, Role::Reader, place).await?;
         let lagging_readers = match &place.read_url {
-            Some(url) => Pool::open(Dialect::of(url)?, Role::Reader, url, place).await?,
+            Some(url) => {
+                let replica = Address::replica(url);
+                replica
+                    .connect(patience)
+                    .await?
+                    .close()
+                    .await
+                    .map_err(|error| replica.refusal(error.into()))?;
+                pool(replica, Role::Reader, place).await?
+            }
             None => readers.clone(),
         };
         Ok(Catalog { readers, lagging_readers, has_replica: place.read_url.is_some(), writer, dialect })
-    }
-
-    async fn prepare_schema(place: &DatabasePlace) -> Result<(), SqlError> {
-        sqlx::any::install_default_drivers();
-        let dialect = Dialect::of(&place.url)?;
-        let mut connection = AnyConnection::connect(&dialect.connect_url(&place.url)).await?;
-        connection.execute(AssertSqlSafe(dialect.connection_setup(Role::Migrator, place))).await?;
-        let ready = if place.migrate {
-            schema::migrate(dialect, &mut connection).await
-        } else {
-            schema::require_current(dialect, &mut connection).await
-        };
-        connection.close().await?;
-        ready
     }
 
     /// The database's clock: what leases of several machines are compared by.
@@ -125,15 +128,27 @@ impl Catalog {
     }
 }
 
-fn start_error(place: &DatabasePlace, error: SqlError) -> StartError {
-    let text = format!(
-        "The database ({}) cannot be opened: {error}. See DATABASE_URL and SLUICE_DATA_DIR.",
-        place.origin
-    );
-    match error {
-        SqlError::NewerSchema { .. } | SqlError::OlderSchema { .. } | SqlError::UnknownDatabase { .. } => {
-            StartError::settings(text)
+/// On a connection of its own: migrating takes as long as it takes, and closing lets go of every lock.
+async fn prepare_schema(place: &DatabasePlace, patience: Patience) -> Result<(), StartError> {
+    sqlx::any::install_default_drivers();
+    let primary = Address::primary(place);
+    let mut connection = primary.connect(patience).await?;
+    let prepared = async {
+        let dialect = Dialect::of(primary.url)?;
+        connection.execute(AssertSqlSafe(dialect.connection_setup(Role::Migrator, place))).await?;
+        if place.migrate {
+            schema::migrate(dialect, &mut connection).await
+        } else {
+            schema::require_current(dialect, &mut connection).await
         }
-        _ => StartError::unavailable(text),
     }
+    .await;
+    // What went wrong before matters more.
+    let _ = connection.close().await;
+    prepared.map_err(|error| primary.refusal(error))
+}
+
+async fn pool(address: Address<'_>, role: Role, place: &DatabasePlace) -> Result<Pool, StartError> {
+    let open = async { Ok(Pool::open(Dialect::of(address.url)?, role, address.url, place).await?) };
+    open.await.map_err(|error: SqlError| address.refusal(error))
 }

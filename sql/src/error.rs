@@ -17,13 +17,14 @@ pub enum SqlError {
     #[error("video {video} cannot go from {from} to {to}")]
     IllegalMove { video: domain::VideoId, from: domain::VideoState, to: domain::VideoState },
     #[error(
-        "the database was written by a newer version of this program (its schema has migration {migration}); \
-         start that version, or restore a backup made before the upgrade"
+        "The database was upgraded on {upgraded_on} by a newer Sluice (its schema has migration {migration}); this is \
+         {}, up to migration {known}. Start the newer one, or restore a backup from before that day.",
+        env!("CARGO_PKG_VERSION")
     )]
-    NewerSchema { migration: i64 },
+    NewerSchema { migration: i64, known: i64, upgraded_on: String },
     #[error(
-        "its schema is older than this program (migration {migration} is missing), and this process was told not \
-         to change it; run `sluice migrate` once"
+        "The database is older than this Sluice (its schema has no migration {migration}), and this process was told \
+         not to change it. Run `sluice migrate` once, with every process of an older version stopped."
     )]
     OlderSchema { migration: i64 },
     /// Its rows were carried elsewhere, and it takes no more writes.
@@ -32,7 +33,8 @@ pub enum SqlError {
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
     #[error(
-        "`{url}` names no database that is supported; write sqlite://<path> or postgres://<user>:<password>@<host>:<port>/<database>"
+        "`{url}` names no database that is supported; write sqlite://<path> or \
+         postgres://<user>:<password>@<host>:<port>/<database>."
     )]
     UnknownDatabase { url: String },
 }

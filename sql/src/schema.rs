@@ -5,6 +5,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, SqlSafeStr as _};
 
 use crate::SqlError;
 use crate::dialect::Dialect;
+use crate::row::text;
 
 /// One set of files for every database; each dialect reads them in its way.
 static FILES: Migrator = sqlx::migrate!("./migrations");
@@ -16,7 +17,11 @@ const TABLE: &str = "_sqlx_migrations";
 /// meanwhile, so that of several processes one migrates and the others wait; closing the connection lets go
 /// of it, whatever happened.
 pub(crate) async fn migrate(dialect: Dialect, connection: &mut AnyConnection) -> Result<(), SqlError> {
-    migrator(dialect).run_direct(None, connection, false).await.map_err(refusal)
+    match migrator(dialect).run_direct(None, connection, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(migration)) => Err(newer(connection, migration).await?),
+        Err(error) => Err(refusal(error)),
+    }
 }
 
 /// Refuses a schema that is older or newer than this program.
@@ -31,12 +36,25 @@ pub(crate) async fn require_current(
     };
     let applied: Vec<i64> = applied.iter().map(|migration| migration.version).collect();
     if let Some(&migration) = applied.iter().find(|&&version| !FILES.version_exists(version)) {
-        return Err(SqlError::NewerSchema { migration });
+        return Err(newer(connection, migration).await?);
     }
     match FILES.iter().find(|migration| !applied.contains(&migration.version)) {
         Some(missing) => Err(SqlError::OlderSchema { migration: missing.version }),
         None => Ok(()),
     }
+}
+
+/// A migration that this program does not know.
+async fn newer(connection: &mut AnyConnection, migration: i64) -> Result<SqlError, SqlError> {
+    let row = sqlx::query(
+        "-- schema.upgraded_on
+         SELECT substr(CAST(installed_on AS TEXT), 1, 10) AS upgraded_on FROM _sqlx_migrations WHERE version = $1",
+    )
+    .bind(migration)
+    .fetch_one(connection)
+    .await?;
+    let known = FILES.iter().map(|file| file.version).max().unwrap_or_default();
+    Ok(SqlError::NewerSchema { migration, known, upgraded_on: text(&row, "upgraded_on")? })
 }
 
 fn migrator(dialect: Dialect) -> Migrator {
@@ -52,7 +70,6 @@ fn migrator(dialect: Dialect) -> Migrator {
 
 fn refusal(error: MigrateError) -> SqlError {
     match error {
-        MigrateError::VersionMissing(migration) => SqlError::NewerSchema { migration },
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         other => SqlError::Migration(other),
     }

@@ -54,6 +54,13 @@ impl Cluster {
         self.control("start", &[]);
     }
 
+    pub fn require_password_of(&self, user: &str) {
+        let rules =
+            format!("host all {user} all scram-sha-256\nhost all all all trust\nlocal all all trust\n");
+        std::fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.control("reload", &[]);
+    }
+
     fn control(&self, action: &str, more: &[&str]) {
         let (data, log) = (self.data(), self.folder.path().join("data/log"));
         let options = format!(

@@ -605,8 +605,9 @@ async fn run(
 ) -> Result<(), FencedError> {
     let video = lease.job.video;
     if lease.job.kind == JobKind::Purge {
-        catalog.start_purge(lease, now).await?;
-        catalog.note_purged(lease, 1, 1).await?;
+        let mut purge = catalog.start_purge(lease, now).await?;
+        purge.objects_deleted += 1;
+        catalog.note_purged(lease, &purge).await?;
         return catalog.finish_purge(lease, now, now).await;
     }
     let attempt = id().into();

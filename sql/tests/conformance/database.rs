@@ -114,11 +114,37 @@ impl Database {
 
     /// A connection past the catalog.
     pub async fn connect(&self) -> AnyConnection {
-        sqlx::any::install_default_drivers();
-        AnyConnection::connect(&self.place.url).await.unwrap()
+        Database::connect_to(&self.place).await
     }
 
-    async fn remove(self) {
+    pub async fn connect_to(place: &DatabasePlace) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        // The address is of a file that may not be there yet.
+        let url = place.url.replace("sqlite://", "sqlite:");
+        let made = if url.starts_with("sqlite:") { "?mode=rwc" } else { "" };
+        AnyConnection::connect(&format!("{url}{made}")).await.unwrap()
+    }
+
+    /// As it is at this moment, to which no catalog is open; what a replica that lags far behind looks like.
+    pub async fn copy(&self) -> Database {
+        match &self.kind {
+            Kind::Sqlite { .. } => {
+                let copy = Database::sqlite();
+                let file = |place: &DatabasePlace| place.url.strip_prefix("sqlite://").unwrap().to_owned();
+                std::fs::copy(file(&self.place), file(&copy.place)).unwrap();
+                copy
+            }
+            Kind::Postgres { admin_url, name } => {
+                let copy = format!("{name}_copy");
+                admin(admin_url, format!("CREATE DATABASE {copy} TEMPLATE {name}")).await;
+                let place = DatabasePlace { url: beside(admin_url, &copy), ..self.place.clone() };
+                Database { place, kind: Kind::Postgres { admin_url: admin_url.clone(), name: copy } }
+            }
+            Kind::Elsewhere => panic!("no test needs it"),
+        }
+    }
+
+    pub async fn remove(self) {
         if let Kind::Postgres { admin_url, name } = self.kind {
             admin(&admin_url, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         }
