@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod film;
+mod nth;
 mod raw;
 mod uploading;
 mod watching;

@@ -49,6 +49,16 @@ impl World {
         store: Arc<dyn Store>,
         change: impl FnOnce(&mut Limits),
     ) -> World {
+        World::build_under(folder, store, |catalog| catalog, change).await
+    }
+
+    /// The service's view of the database may be another than the test's.
+    pub async fn build_under(
+        folder: tempfile::TempDir,
+        store: Arc<dyn Store>,
+        view: impl FnOnce(Catalog) -> Catalog,
+        change: impl FnOnce(&mut Limits),
+    ) -> World {
         let mut settings = Settings::load(ServiceName::Streamserver, None, []).unwrap();
         // Tests ask faster than people.
         settings.limits.requests_per_s_per_client = 0;
@@ -59,7 +69,7 @@ impl World {
         let (clock, ids) = (Clock::system(), Ids::system());
         let key = SigningKey::generate(&ids).unwrap();
         let deps = Deps {
-            catalog: catalog.clone(),
+            catalog: view(catalog.clone()),
             store: store.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
