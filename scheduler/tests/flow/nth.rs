@@ -76,9 +76,14 @@ enum Event {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_of_a_thousand_objects_that_dies_anywhere_is_taken_up() {
     let stride = if setting("SLUICE_TEST_NTH_STRIDE", 10) == 1 { 1 } else { 250 };
-    let at_once = Semaphore::new(40);
-    let series = [false, true].map(|after| Series { kind: Kind::StoreWrite, event: Event::Dies, after });
-    let running = series.map(|series| run_series(series, 1, stride, &at_once, purge_a_thousand));
+    // Many of each series at once: they mostly wait for a lease to end.
+    let lanes = if stride == 1 { 20 } else { 1 };
+    let at_once = Semaphore::new(2 * lanes);
+    let firsts = [false, true].into_iter().flat_map(|after| (1..=lanes).map(move |first| (after, first)));
+    let running = firsts.map(|(after, first)| {
+        let series = Series { kind: Kind::StoreWrite, event: Event::Dies, after };
+        run_series(series, first, stride * lanes, &at_once, purge_a_thousand)
+    });
     let lives: usize = join_all(running).await.into_iter().sum();
     println!("{lives} purges of {PURGED} objects died at one object each, every {stride}.: all of them done");
 }
