@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use chassis::page::{Page, PageParams, PageQuery};
-use chassis::{Caller, Json, Path, Problem};
+use chassis::{Caller, IdempotencyKey, Json, Path, Problem};
 use domain::{CommentId, VideoId};
 use http::StatusCode;
 use http::header::LOCATION;
-use serde::Deserialize;
-use sql::{Comment, NewComment};
+use serde::{Deserialize, Serialize};
+use sql::{Comment, NewComment, Once};
 use utoipa::ToSchema;
 
 use crate::failure::OrProblem;
+use crate::videos::created_once;
 use crate::{Api, input, view};
 
 const LIST: &str = "comments";
@@ -39,30 +40,39 @@ pub(crate) async fn list(
     Ok(Json(Page::of(LIST, comments, page.limit, position, view::Comment::from)))
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
     /// 1 to 2,000 characters.
     content: String,
 }
 
-/// Comment on a video.
-#[utoipa::path(post, path = "/api/videos/{vid}/comments", tag = "comments", params(("vid" = String, Path)),
+/// Comment on a video. Asked again with the same `Idempotency-Key` within a day, it is the same comment.
+#[utoipa::path(post, path = "/api/videos/{vid}/comments", tag = "comments", params(("vid" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "names this request, in 1 to 255 characters")),
     request_body = Create, responses(
         (status = 201, body = view::Comment), (status = 400, description = "A field is wrong"),
         (status = 404, description = "Unknown video"),
+        (status = 422, description = "`/problems/idempotency-key-reused`"),
 ))]
 pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(video): Path<VideoId>,
+    key: IdempotencyKey,
     Json(body): Json<Create>,
 ) -> Result<impl IntoResponse, Problem> {
     let author = caller.require_user()?;
+    let once = key.of(&body).map(|(key, request)| Once { key, request });
     let video = api.visible_video(video, &caller).await?;
     let content = input::comment(body.content).map_err(|message| Problem::field("content", message))?;
     let new = NewComment { id: api.ids.next(api.now()), video: video.id, author, content };
-    let created = api.catalog.create_comment(&new, api.now()).await.or_problem()?;
+    let created = match once {
+        Some(once) => {
+            created_once(api.catalog.create_comment_once(&new, &once, api.now()).await.or_problem()?)?
+        }
+        None => api.catalog.create_comment(&new, api.now()).await.or_problem()?,
+    };
     let comment = created.ok_or_else(Problem::not_found)?;
     let location = format!("/api/videos/{}/comments/{}", comment.video, comment.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(view::Comment::from(comment))))

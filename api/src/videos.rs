@@ -5,19 +5,19 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use chassis::page::{Page, PageParams, PageQuery};
-use chassis::{Caller, Json, Path, Problem, Query};
+use chassis::{Caller, IdempotencyKey, Json, Path, Problem, Query};
 use domain::{UserId, VideoId, Visibility};
 use http::StatusCode;
 use http::header::LOCATION;
-use serde::Deserialize;
-use sql::{Audience, DeleteVideo, NewDeletion, NewVideo, Video, VideoFilter, VideoPatch};
+use serde::{Deserialize, Serialize};
+use sql::{Audience, CreateOnce, DeleteVideo, NewDeletion, NewVideo, Once, Video, VideoFilter, VideoPatch};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::failure::OrProblem;
 use crate::input::{self, Fields};
 use crate::{Api, view};
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
     /// 1 to 128 characters.
@@ -30,17 +30,29 @@ pub(crate) struct Create {
     visibility: Option<String>,
 }
 
-/// Create a video. The answer says where to upload the file, and with which token.
-#[utoipa::path(post, path = "/api/videos", tag = "videos", request_body = Create, responses(
-    (status = 201, body = view::Video), (status = 400, description = "A field is wrong"),
+/// Create a video. The answer says where to upload the file, and with which token. Asked again with the same
+/// `Idempotency-Key` within a day, it is the same video.
+#[utoipa::path(post, path = "/api/videos", tag = "videos", request_body = Create,
+    params(("Idempotency-Key" = Option<String>, Header, description = "names this request, in 1 to 255 characters")),
+    responses(
+        (status = 201, body = view::Video), (status = 400, description = "A field is wrong"),
+        (status = 422, description = "`/problems/idempotency-key-reused`"),
 ))]
 pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    key: IdempotencyKey,
     Json(body): Json<Create>,
 ) -> Result<impl IntoResponse, Problem> {
-    let new = api.new_video(caller.require_user()?, body)?;
-    let created = api.catalog.create_video(&new, api.now()).await.or_problem()?;
+    let author = caller.require_user()?;
+    let once = key.of(&body).map(|(key, request)| Once { key, request });
+    let new = api.new_video(author, body)?;
+    let created = match once {
+        Some(once) => {
+            created_once(api.catalog.create_video_once(&new, &once, api.now()).await.or_problem()?)?
+        }
+        None => api.catalog.create_video(&new, api.now()).await.or_problem()?,
+    };
     let video = created.ok_or_else(|| Problem::unauthorized("This account was deleted."))?;
     let location = format!("/api/videos/{}", video.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(api.video_view(video, &caller))))
@@ -146,6 +158,15 @@ pub(crate) async fn delete(
     match api.catalog.delete_video(&deletion, now).await.or_problem()? {
         DeleteVideo::Accepted(_) => Ok(StatusCode::NO_CONTENT),
         DeleteVideo::NotFound => Err(Problem::not_found()),
+    }
+}
+
+/// `None`: it is gone, or what it should belong to.
+pub(crate) fn created_once<T>(created: CreateOnce<T>) -> Result<Option<T>, Problem> {
+    match created {
+        CreateOnce::Created(made) => Ok(Some(made)),
+        CreateOnce::Gone => Ok(None),
+        CreateOnce::KeyReused => Err(Problem::idempotency_key_reused()),
     }
 }
 

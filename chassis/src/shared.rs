@@ -130,6 +130,7 @@ impl Shared {
             Ok::<_, RedisError>(connection)
         });
         let Ok(Ok(connection)) = subscribed.await else { return self.say_away("it cannot be subscribed to") };
+        self.say_back();
         // What was told before now was not heard.
         tokens.forget_here(None).await;
         let mut news = connection.into_on_message();

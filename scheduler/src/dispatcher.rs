@@ -19,7 +19,10 @@ const PURGE_SLOTS: usize = 4;
 /// Joining is reading and writing: more at once would only share the disk.
 const ASSEMBLE_SLOTS: usize = 1;
 /// After the database did not answer.
-const DISTURBED_WAIT: Duration = Duration::from_secs(2);
+const DISTURBED_WAIT: Duration = Duration::from_millis(500);
+/// Leases ended while nobody could renew them. Those who held them give them back in this time after the database's
+/// return; whom nobody hears of then was lost.
+const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 
 /// Executors of some kinds of jobs, and the bounded channel that leads to them.
 struct Lane {
@@ -45,17 +48,25 @@ pub async fn dispatch(
     let lanes = lanes(&scheduler, &scratch, &tasks, &shutdown);
     let poll = Duration::from_millis(scheduler.config.jobs.poll_ms);
     while !shutdown.is_cancelled() {
-        let wait = match fill(&scheduler, &lanes).await {
-            Ok(()) => poll,
-            Err(error) => {
-                tracing::warn!(%error, "the queue cannot be read");
-                DISTURBED_WAIT
-            }
-        };
+        if let Err(error) = fill(&scheduler, &lanes).await {
+            tracing::warn!(%error, "the queue cannot be read");
+            shutdown.run_until_cancelled(until_back(&scheduler)).await;
+            continue;
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = scheduler.wake.notified() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(poll) => {}
+        }
+    }
+}
+
+/// Until the database answers, and everybody had time to say so.
+async fn until_back(scheduler: &Scheduler) {
+    loop {
+        tokio::time::sleep(DISTURBED_WAIT).await;
+        if scheduler.catalog.ping().await.is_ok() {
+            return tokio::time::sleep(GIVE_BACK_WAIT).await;
         }
     }
 }

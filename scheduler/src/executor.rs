@@ -24,6 +24,9 @@ const UNWRITTEN: &str = "unwritten";
 /// Whoever watches a video being made sees it move at least this often, and the database is not busy with it.
 const PROGRESS_SHOWN_EVERY: Duration = Duration::from_secs(1);
 
+/// An ending that could not be written is tried again after this; sooner than anybody looks for lost jobs again.
+const WRITE_AGAIN_EVERY: Duration = Duration::from_millis(500);
+
 pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, shutdown: &CancellationToken) {
     let started = Instant::now();
     let (progress, seen) = watch::channel(0.0);
@@ -34,10 +37,10 @@ pub async fn execute(scheduler: &Scheduler, scratch: &Scratch, lease: &Lease, sh
         biased;
         () = shutdown.cancelled() => Err(RunError::Stopped),
         result = jobs::run(&run) => result,
-        () = keep_lease(scheduler, lease, seen) => Err(RunError::LeaseLost),
+        error = keep_lease(scheduler, lease, seen) => Err(error),
     };
     run.settle().await;
-    let ending = conclude(scheduler, lease, result).await;
+    let ending = conclude(scheduler, lease, result, shutdown).await;
     if ending == LEASE_LOST || ending == UNWRITTEN {
         clear_away(&run).await;
     }
@@ -64,7 +67,7 @@ async fn clear_away(run: &Run<'_>) {
 }
 
 /// Returns when the lease is lost, or can no longer be known to be held.
-async fn keep_lease(scheduler: &Scheduler, lease: &Lease, mut progress: watch::Receiver<f64>) {
+async fn keep_lease(scheduler: &Scheduler, lease: &Lease, mut progress: watch::Receiver<f64>) -> RunError {
     let (heartbeat, lease_ms) = (scheduler.config.heartbeat(), scheduler.config.lease_ms());
     let lease_duration = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut held_until = tokio::time::Instant::now() + lease_duration;
@@ -75,16 +78,22 @@ async fn keep_lease(scheduler: &Scheduler, lease: &Lease, mut progress: watch::R
         let beat = scheduler.catalog.heartbeat(lease, Some(fraction), now.plus_ms(lease_ms), now);
         match tokio::time::timeout_at(held_until, beat).await {
             Ok(Ok(())) => held_until = asked_at + lease_duration,
-            Ok(Err(FencedError::LeaseLost)) | Err(_) => return,
+            Ok(Err(FencedError::LeaseLost)) => return RunError::LeaseLost,
+            Err(_) => return out_of_touch(),
             Ok(Err(FencedError::Sql(error))) => {
                 tracing::warn!(job.id = %lease.job.id, %error, "heartbeat failed");
                 // Stop before the lease ends: whoever claims the job next must be alone.
                 if tokio::time::Instant::now() + heartbeat >= held_until {
-                    return;
+                    return out_of_touch();
                 }
             }
         }
     }
+}
+
+/// No fault of the job, which nobody else may have claimed yet.
+fn out_of_touch() -> RunError {
+    RunError::Disturbed(anyhow::anyhow!("its lease could not be kept: the database did not answer"))
 }
 
 /// A heartbeat's time, or less where there is progress to show.
@@ -99,29 +108,48 @@ async fn next_beat(heartbeat: Duration, progress: &mut watch::Receiver<f64>) {
     let _ = tokio::time::timeout(heartbeat, news).await;
 }
 
-/// Writes the ending down; answers with its word for metrics and logs.
-async fn conclude(scheduler: &Scheduler, lease: &Lease, result: Result<(), RunError>) -> &'static str {
+/// Writes the ending down; answers with its word for metrics and logs. While the database is away it is tried again:
+/// left to the end of its lease, the run would count as one that killed its worker.
+async fn conclude(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    result: Result<(), RunError>,
+    shutdown: &CancellationToken,
+) -> &'static str {
+    loop {
+        let (ending, written) = write_ending(scheduler, lease, &result).await;
+        let error = match written {
+            Ok(()) => return ending,
+            Err(FencedError::LeaseLost) => return LEASE_LOST,
+            Err(FencedError::Sql(error)) => error,
+        };
+        tracing::warn!(job.id = %lease.job.id, %error, ending, "the ending of a job was not written");
+        let again = error.is_unavailable()
+            && shutdown.run_until_cancelled(tokio::time::sleep(WRITE_AGAIN_EVERY)).await.is_some();
+        if !again {
+            // The lease ends by itself, and the job is claimed again.
+            return UNWRITTEN;
+        }
+    }
+}
+
+async fn write_ending(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    result: &Result<(), RunError>,
+) -> (&'static str, Result<(), FencedError>) {
     let (catalog, now) = (&scheduler.catalog, scheduler.now());
-    let (ending, written) = match result {
+    match result {
         Ok(()) => ("done", Ok(())),
         Err(RunError::LeaseLost) => {
             (LEASE_LOST, catalog.stop_writing(lease).await.map_err(FencedError::from))
         }
         Err(RunError::Stopped) => ("released", catalog.release_job(lease, now).await),
         Err(RunError::Rejected { problem, detail }) => {
-            ("rejected", catalog.reject_video(lease, problem, &detail, now).await)
+            ("rejected", catalog.reject_video(lease, *problem, detail, now).await)
         }
-        Err(RunError::Disturbed(error)) => postpone(scheduler, lease, &error, now).await,
-        Err(RunError::Failed(error)) => fail(scheduler, lease, &error, now).await,
-    };
-    match written {
-        Ok(()) => ending,
-        Err(FencedError::LeaseLost) => LEASE_LOST,
-        Err(FencedError::Sql(error)) => {
-            // The lease ends by itself, and the job is claimed again.
-            tracing::warn!(job.id = %lease.job.id, %error, ending, "the ending of a job was not written");
-            UNWRITTEN
-        }
+        Err(RunError::Disturbed(error)) => postpone(scheduler, lease, error, now).await,
+        Err(RunError::Failed(error)) => fail(scheduler, lease, error, now).await,
     }
 }
 

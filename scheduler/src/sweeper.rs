@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: usize = 100;
 const FAILURES_MAX: usize = 1000;
 /// A probe of the store is over in seconds; it has no row that could tell.
 const PROBE_AGE_MS_MAX: i64 = 3_600_000;
+/// Clients give up asking again long before.
+const IDEMPOTENCY_KEYS_KEPT_MS: i64 = 24 * 3_600_000;
 
 /// Until `shutdown`.
 pub async fn sweep_regularly(scheduler: Scheduler, shutdown: CancellationToken) {
@@ -44,6 +46,7 @@ pub async fn sweep(scheduler: &Scheduler) -> Result<(), RunError> {
     let steps = [
         expire_videos(scheduler, now).await,
         scheduler.catalog.forget_expired_sessions(now).await.map(drop).map_err(RunError::from),
+        forget_idempotency_keys(scheduler, now).await,
         sweep_attempts(scheduler, now).await,
         sweep_unfinished(scheduler, now).await,
         show_depths(scheduler, now).await,
@@ -58,6 +61,11 @@ async fn expire_videos(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunE
         tracing::info!(videos = expired, "waits for uploads ended");
     }
     Ok(())
+}
+
+async fn forget_idempotency_keys(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
+    let made_before = now.plus_ms(-IDEMPOTENCY_KEYS_KEPT_MS);
+    scheduler.catalog.forget_idempotency_keys(made_before).await.map(drop).map_err(RunError::from)
 }
 
 /// What could not be removed is left for the next sweep, and nothing waits behind it.

@@ -4,6 +4,7 @@ use domain::{CommentId, Timestamp, UserId, VideoId};
 use sqlx::any::AnyRow;
 
 use crate::dialect::Lock;
+use crate::idempotency::{CreateOnce, Once, claim};
 use crate::row::{instant, parsed, text};
 use crate::tx::{Tx, commit};
 use crate::users::hold_user;
@@ -41,6 +42,33 @@ impl Catalog {
             if both_there { insert(tx, new, now).await } else { Ok(()) }
         })?;
         self.comment(new.id).await
+    }
+
+    /// [`Catalog::create_comment`], once under a key.
+    pub async fn create_comment_once(
+        &self,
+        new: &NewComment,
+        once: &Once,
+        now: Timestamp,
+    ) -> Result<CreateOnce<Comment>, SqlError> {
+        let made = commit!(self, async |tx| {
+            let both_there = hold_user(tx, new.author, Lock::Keep).await?
+                && hold_shown(tx, new.video, now).await?.is_some();
+            if !both_there {
+                return Ok(CreateOnce::Gone);
+            }
+            let claimed = claim(tx, new.author, once, new.id, now).await?;
+            let Some(made) = claimed else { return Ok(CreateOnce::KeyReused) };
+            if made == new.id {
+                insert(tx, new, now).await?;
+            }
+            Ok::<_, SqlError>(CreateOnce::Created(made))
+        })?;
+        Ok(match made {
+            CreateOnce::Created(made) => CreateOnce::found(self.comment(made).await?),
+            CreateOnce::Gone => CreateOnce::Gone,
+            CreateOnce::KeyReused => CreateOnce::KeyReused,
+        })
     }
 
     /// Newest first, from before `after` on.

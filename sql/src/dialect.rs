@@ -146,8 +146,8 @@ impl Dialect {
 }
 
 /// How long somebody waits for a row that somebody else holds. Transactions here are short: whoever holds one
-/// longer has been stopped or cut off.
-const LOCK_S_MAX: u64 = 5;
+/// longer has been stopped or cut off. A statement may wait twice: for its turn, then for the row.
+const LOCK_S_MAX: u64 = 2;
 
 fn postgres_setup(role: Role, place: &DatabasePlace) -> String {
     let (name, read_only) = match role {

@@ -16,7 +16,7 @@ use crate::dialect::{Dialect, Role};
 use crate::weather::{Call, Weather};
 
 /// How long a call waits for a connection before it says that the database does not answer.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A statement that takes longer has us ask whether the server is still there, again and again.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the server may take to say that it is there.

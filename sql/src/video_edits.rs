@@ -3,6 +3,7 @@
 use domain::{JobId, JobKind, Timestamp, UserId, VideoId, VideoState, Visibility};
 
 use crate::dialect::Lock;
+use crate::idempotency::{CreateOnce, Once, claim};
 use crate::jobs::NewJob;
 use crate::row::{float_opt, parsed};
 use crate::tx::{Tx, commit};
@@ -37,6 +38,31 @@ impl Catalog {
             if hold_user(tx, new.author, Lock::Keep).await? { insert(tx, new, now).await } else { Ok(()) }
         })?;
         self.video(new.id, now).await
+    }
+
+    /// [`Catalog::create_video`], once under a key.
+    pub async fn create_video_once(
+        &self,
+        new: &NewVideo,
+        once: &Once,
+        now: Timestamp,
+    ) -> Result<CreateOnce<Video>, SqlError> {
+        let made = commit!(self, async |tx| {
+            if !hold_user(tx, new.author, Lock::Keep).await? {
+                return Ok(CreateOnce::Gone);
+            }
+            let claimed = claim(tx, new.author, once, new.id, now).await?;
+            let Some(made) = claimed else { return Ok(CreateOnce::KeyReused) };
+            if made == new.id {
+                insert(tx, new, now).await?;
+            }
+            Ok::<_, SqlError>(CreateOnce::Created(made))
+        })?;
+        Ok(match made {
+            CreateOnce::Created(made) => CreateOnce::found(self.video(made, now).await?),
+            CreateOnce::Gone => CreateOnce::Gone,
+            CreateOnce::KeyReused => CreateOnce::KeyReused,
+        })
     }
 
     /// A new `cover_at_s` takes a new cover, by a job of this id. `None`: there is no such video.

@@ -1,6 +1,7 @@
 //! How bytes are answered: validators, ranges, caching, and the headers that keep a browser from guessing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -23,6 +24,9 @@ use crate::range::{self, Selection};
 /// Between the parts of a `multipart/byteranges` answer. Fixed, so that equal requests have equal answers; that a
 /// film contains it by chance is as likely as guessing a key.
 const PARTS_BOUNDARY: &str = "sluice-7c9d1f0b6e5a4c38-part";
+
+/// A client waits this long for the first bytes; a stream that flows has the store's patience.
+const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// How long an answer may be kept, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,10 @@ impl From<Problem> for Refusal {
     }
 }
 
+fn slow() -> StoreError {
+    StoreError::Transient("an object does not begin to arrive in time".into())
+}
+
 /// Answers with a layout over stored objects, or the ranges asked for.
 pub async fn layout(
     asked: &Asked<'_>,
@@ -106,7 +114,8 @@ pub async fn layout(
     }
     let permit = streams.acquire()?;
     let sent = sent.unwrap_or_else(|| layout.clone());
-    let stream = layout_body::open(store, files.clone(), sent).await.map_err(Refusal::Store)?;
+    let opened = tokio::time::timeout(OPEN_MAX, layout_body::open(store, files.clone(), sent)).await;
+    let stream = opened.unwrap_or_else(|_| Err(slow())).map_err(Refusal::Store)?;
     // The place is taken for as long as the bytes flow.
     *response.body_mut() = Body::from_stream(stream.inspect_err(move |error| {
         let _taken = &permit;

@@ -20,6 +20,11 @@ pub fn sql(error: SqlError) -> Problem {
     }
 }
 
+/// What we depend on did not answer in time.
+pub fn unavailable(late: tokio::time::error::Elapsed) -> Problem {
+    Problem::unavailable(RETRY_AFTER_S).with_source(late)
+}
+
 pub fn store(error: StoreError) -> Problem {
     match error {
         StoreError::OutOfSpace => Problem::unavailable(RETRY_AFTER_FULL_S).with_source(error),
@@ -48,11 +53,14 @@ pub enum LoadError {
     Store(#[from] StoreError),
     #[error("what is stored makes no sense: {0}")]
     Corrupt(String),
+    #[error("the store does not answer in time")]
+    Slow,
 }
 
 pub fn load(error: Arc<LoadError>) -> Problem {
     match &*error {
         LoadError::NotFound => Problem::not_found(),
+        LoadError::Slow => Problem::unavailable(RETRY_AFTER_S).with_source(error),
         LoadError::Sql(sql) if sql.is_unavailable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),
         LoadError::Store(store) if store.is_retryable() => {
             Problem::unavailable(RETRY_AFTER_S).with_source(error)

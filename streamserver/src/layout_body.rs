@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use domain::{Layout, ObjectKey, Piece};
@@ -15,11 +16,15 @@ const GATHER_BYTES: usize = 64 * 1024;
 /// The objects that a layout's extents point into, by [`Piece::Extent`]'s file number.
 pub type Files = Arc<[ObjectKey]>;
 
+/// A stream that flows waits this long for a store that has gone away, and goes on where it was.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Opens the first piece at once, so that a missing object is an error before anything is sent; the others one
 /// after the other, as the reader comes to them. Holds one block at a time.
 pub async fn open(store: Arc<dyn Store>, files: Files, layout: Layout) -> Result<ByteStream, StoreError> {
     let pieces = layout.pieces.into_iter().filter(|piece| piece.bytes() > 0).collect();
-    let mut cursor = Cursor { store, files, pieces, current: None };
+    let mut cursor = Cursor { store, files, pieces, current: None, pause: None };
     cursor.open_next().await?;
     let blocks = stream::try_unfold(cursor, |mut cursor| async move {
         let frame = cursor.next_frame().await?;
@@ -34,12 +39,14 @@ struct Cursor {
     /// Not yet opened; none is empty.
     pieces: VecDeque<Piece>,
     current: Option<OpenPiece>,
+    /// When the store began to fail, until it gives something again.
+    pause: Option<Instant>,
 }
 
 struct OpenPiece {
     bytes: ByteStream,
     /// Not yet read. An object that turns out shorter must not pass for a whole answer.
-    left: u64,
+    rest: Piece,
 }
 
 impl Cursor {
@@ -64,22 +71,47 @@ impl Cursor {
 
     /// Whether what comes next fits into so much room whole.
     fn next_is_small(&self, room: usize) -> bool {
-        let next = self.current.as_ref().map(|piece| piece.left).or(self.pieces.front().map(Piece::bytes));
+        let next = self.current.as_ref().map(|piece| &piece.rest).or(self.pieces.front()).map(Piece::bytes);
         next.is_some_and(|bytes| bytes <= room as u64)
     }
 
     /// `None` at the end.
     async fn next_block(&mut self) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            match self.try_next_block().await {
+                Err(error) if error.is_retryable() => self.wait_after(error).await?,
+                outcome => {
+                    self.pause = None;
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Lets the store come back. What was open is asked for again from where it broke off.
+    async fn wait_after(&mut self, error: StoreError) -> Result<(), StoreError> {
+        if let Some(broken) = self.current.take() {
+            self.pieces.push_front(broken.rest);
+        }
+        let began = *self.pause.get_or_insert_with(Instant::now);
+        if began.elapsed() > PAUSE_MAX {
+            return Err(error);
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+        Ok(())
+    }
+
+    async fn try_next_block(&mut self) -> Result<Option<Bytes>, StoreError> {
         if self.current.is_none() && !self.open_next().await? {
             return Ok(None);
         }
         let Some(piece) = &mut self.current else { return Ok(None) };
         let block = piece.bytes.try_next().await?.unwrap_or_default();
-        if block.is_empty() || block.len() as u64 > piece.left {
+        if block.is_empty() || block.len() as u64 > piece.rest.bytes() {
             return Err(StoreError::Permanent("an object is not as long as its layout says".into()));
         }
-        piece.left -= block.len() as u64;
-        if piece.left == 0 {
+        piece.rest = after(&piece.rest, block.len());
+        if piece.rest.bytes() == 0 {
             self.current = None;
         }
         Ok(Some(block))
@@ -87,17 +119,24 @@ impl Cursor {
 
     /// `false` where no piece is left.
     async fn open_next(&mut self) -> Result<bool, StoreError> {
-        let Some(piece) = self.pieces.pop_front() else { return Ok(false) };
-        let left = piece.bytes();
+        let Some(piece) = self.pieces.front() else { return Ok(false) };
         let bytes = match piece {
-            Piece::Inline(bytes) => stream::iter([Ok(Bytes::from(bytes))]).boxed(),
+            Piece::Inline(bytes) => stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed(),
             Piece::Extent(file, offset, bytes) => {
-                let key = self.files.get(usize::from(file)).ok_or(StoreError::NotFound)?;
-                self.store.read(key, offset..offset.saturating_add(bytes)).await?
+                let key = self.files.get(usize::from(*file)).ok_or(StoreError::NotFound)?;
+                self.store.read(key, *offset..offset.saturating_add(*bytes)).await?
             }
         };
-        self.current = Some(OpenPiece { bytes, left });
+        self.current = self.pieces.pop_front().map(|rest| OpenPiece { bytes, rest });
         Ok(true)
+    }
+}
+
+/// What is left of a piece after its first bytes.
+fn after(piece: &Piece, bytes: usize) -> Piece {
+    match piece {
+        Piece::Inline(all) => Piece::Inline(all[bytes..].to_vec()),
+        Piece::Extent(file, offset, length) => Piece::Extent(*file, offset + bytes as u64, length - bytes as u64),
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use chassis::Problem;
 use domain::{AttemptId, Timestamp};
 use futures::StreamExt;
+use http::StatusCode;
 use store::ObjectWriter;
 
 use crate::digest::{Hasher, HasherDied, Sha256, Wishes};
@@ -15,6 +16,8 @@ use crate::{StreamServer, failure};
 /// An upload shows that it lives by moving this end of its lease.
 pub const LEASE_S: i64 = 60;
 const LEASE_EXTENDED_EVERY_MS: i64 = 20_000;
+/// After the database did not answer.
+const EXTENDED_AGAIN_MS: i64 = 2_000;
 
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,7 @@ pub async fn receive(
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
         extend_at: server.clock.now().plus_ms(LEASE_EXTENDED_EVERY_MS),
+        lease_until: server.clock.now().plus_s(LEASE_S),
     };
     let mut file = File { writer, hasher: None, bytes: 0, bytes_max: server.limits.upload_bytes_max };
     let filename = match shape {
@@ -95,6 +99,7 @@ struct Incoming<'a> {
     /// Over the content as it is on the wire, which is what `Content-Digest` speaks of.
     hasher: Option<Hasher>,
     extend_at: Timestamp,
+    lease_until: Timestamp,
 }
 
 impl Incoming<'_> {
@@ -104,12 +109,31 @@ impl Incoming<'_> {
         if let Some(hasher) = &self.hasher {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;
         }
-        let now = self.server.clock.now();
-        if now >= self.extend_at {
-            self.extend_at = now.plus_ms(LEASE_EXTENDED_EVERY_MS);
-            self.server.extend_upload(self.attempt, now.plus_s(LEASE_S)).await?;
-        }
+        self.extend_lease().await?;
         Ok(Some(bytes))
+    }
+
+    /// A database that is away for less than the lease costs nobody an upload.
+    async fn extend_lease(&mut self) -> Result<(), Problem> {
+        let now = self.server.clock.now();
+        if now < self.extend_at {
+            return Ok(());
+        }
+        match self.server.extend_upload(self.attempt, now.plus_s(LEASE_S)).await {
+            Ok(()) => {
+                self.extend_at = now.plus_ms(LEASE_EXTENDED_EVERY_MS);
+                self.lease_until = now.plus_s(LEASE_S);
+                Ok(())
+            }
+            Err(problem)
+                if problem.status() == StatusCode::SERVICE_UNAVAILABLE
+                    && self.server.clock.now().plus_ms(EXTENDED_AGAIN_MS) < self.lease_until =>
+            {
+                self.extend_at = self.server.clock.now().plus_ms(EXTENDED_AGAIN_MS);
+                Ok(())
+            }
+            Err(problem) => Err(problem),
+        }
     }
 }
 
@@ -156,7 +180,7 @@ fn check(wishes: &Wishes, digest: Option<Sha256>) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(
-        http::StatusCode::BAD_REQUEST,
+        StatusCode::BAD_REQUEST,
         "/problems/digest-mismatch",
         "The bytes are not those you meant to send",
         "What arrived does not have the SHA-256 that `Content-Digest` or `Repr-Digest` says; nothing was kept. Send \

@@ -1,15 +1,18 @@
 //! The service: what it needs, its list of routes, and its life.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
+use bytes::Bytes;
 use chassis::{Caller, Clock, ConcurrencyBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
 use domain::{Layout, VideoId};
 use futures::StreamExt;
-use http::{Method, StatusCode};
+use http::Method;
 use sql::Catalog;
 use store::Store;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::routes;
 
@@ -17,6 +20,9 @@ use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, upload};
+
+/// A body that flows waits this long to hear whether its video is still there.
+const ANSWER_WAIT: Duration = Duration::from_millis(250);
 
 /// What the service is given, once.
 #[derive(Clone)]
@@ -67,18 +73,18 @@ impl StreamServer {
         self.tasks.wait().await;
     }
 
-    /// Breaks off a body that still flows when its video is deleted: a slow reader must not keep it alive. Asks
-    /// the short cache before each block.
+    /// Breaks off a body that still flows when its video is deleted: a slow reader must not keep it alive.
     fn while_there(&self, video: VideoId, caller: &Caller, body: Body) -> Body {
-        let (watch, caller) = (self.watch.clone(), *caller);
-        Body::from_stream(body.into_data_stream().then(move |block| {
-            let watch = watch.clone();
-            async move {
-                match watch.watchable(video, &caller).await {
-                    Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(Gone.into()),
-                    _ => block.map_err(axum::BoxError::from),
-                }
-            }
+        let guarded = Guarded {
+            body: body.into_data_stream(),
+            video,
+            caller: *caller,
+            watch: self.watch.clone(),
+            asking: None,
+        };
+        Body::from_stream(futures::stream::try_unfold(guarded, |mut guarded| async move {
+            let block = guarded.next().await?;
+            Ok::<_, axum::BoxError>(block.map(|block| (block, guarded)))
         }))
     }
 
@@ -101,6 +107,41 @@ impl StreamServer {
             Err(Refusal::Problem(problem)) => Err(problem),
             Err(Refusal::Store(error)) => {
                 Err(self.watch.explain(video, caller, Arc::new(error.into())).await)
+            }
+        }
+    }
+}
+
+/// A body that flows while its video is there.
+struct Guarded {
+    body: BodyDataStream,
+    video: VideoId,
+    caller: Caller,
+    watch: Watch,
+    /// A question that was not answered at once.
+    asking: Option<JoinHandle<bool>>,
+}
+
+impl Guarded {
+    async fn next(&mut self) -> Result<Option<Bytes>, axum::BoxError> {
+        let Some(block) = self.body.next().await else { return Ok(None) };
+        if self.is_gone().await { Err(Gone.into()) } else { Ok(Some(block?)) }
+    }
+
+    /// Asks the short cache before each block. Where the database is slow to answer, the body flows on meanwhile.
+    async fn is_gone(&mut self) -> bool {
+        let (mut asking, patience) = match self.asking.take() {
+            Some(asking) => (asking, Duration::ZERO),
+            None => {
+                let (watch, video, caller) = (self.watch.clone(), self.video, self.caller);
+                (tokio::spawn(async move { watch.is_gone(video, &caller).await }), ANSWER_WAIT)
+            }
+        };
+        match tokio::time::timeout(patience, &mut asking).await {
+            Ok(answer) => answer.unwrap_or(false),
+            Err(_) => {
+                self.asking = Some(asking);
+                false
             }
         }
     }

@@ -3,6 +3,8 @@
 //! The row of the attempt is there before the first byte, the bytes are durable before they are the video's, and
 //! 201 is said only then. Whoever vanishes in between leaves nothing behind.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -18,6 +20,12 @@ use crate::{StreamServer, digest, failure, receive};
 
 /// The last sync may take long on a busy disk; nobody sweeps the attempt meanwhile.
 const FINISH_LEASE_S: i64 = 600;
+
+const FIND_STORE_MAX: Duration = Duration::from_secs(5);
+/// The client waits this long for a database that does not answer, once its bytes are there.
+const COMPLETE_MAX: Duration = Duration::from_secs(5);
+const COMPLETE_AGAIN_AFTER: Duration = Duration::from_millis(200);
+const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// What was stored.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
@@ -68,14 +76,24 @@ pub async fn whole(
     let request = UploadRequest::read(&head.headers, &body, server.limits.upload_bytes_max)?;
     let _place = server.uploads.acquire()?;
     let attempt = Attempt::begin(&server, video).await?;
+    find_store(&server, &attempt.key()).await?;
     let mut writer = server.store.create(&attempt.key()).await.map_err(failure::store)?;
     match receive::receive(&server, attempt.id, request, body, &mut *writer).await {
         Ok(received) => attempt.commit(writer, received).await,
         Err(problem) => {
             writer.abort().await;
-            attempt.abandon().await;
+            // The attempt abandons itself when it is dropped; the client need not wait for that.
             Err(problem)
         }
+    }
+}
+
+/// Before the first byte is taken: once it sends, a client has the store's patience, which is made for a pause in the
+/// middle and not for a store that is away.
+async fn find_store(server: &StreamServer, key: &ObjectKey) -> Result<(), Problem> {
+    match tokio::time::timeout(FIND_STORE_MAX, server.store.head(key)).await {
+        Ok(found) => found.map(drop).map_err(failure::store),
+        Err(late) => Err(failure::unavailable(late)),
     }
 }
 
@@ -127,11 +145,6 @@ impl Attempt {
         ObjectKey { video: self.video, attempt: self.id, file: ObjectFile::Source }
     }
 
-    async fn abandon(mut self) {
-        self.open = false;
-        self.server.abandon_upload(self.id).await;
-    }
-
     /// Runs in a task of its own: once the bytes are there, a client that hangs up must not leave them between
     /// the store and the database.
     async fn commit(
@@ -144,11 +157,8 @@ impl Attempt {
         let sha256 = received.sha256;
         let task = async move {
             let committed = commit(&server, &key, writer, received).await;
-            if committed.is_err() {
-                server.abandon_upload(key.attempt).await;
-            }
-            if let Err(NotCommitted::Refused(_)) = committed {
-                server.remove_object(&key).await;
+            if let Err(not_committed) = &committed {
+                server.give_up(key, not_committed).await;
             }
             committed.map_err(NotCommitted::into_problem)
         };
@@ -204,11 +214,32 @@ async fn commit(
         filename: received.filename.as_deref().and_then(clean_filename),
         ingest_job: server.ids.next::<JobId>(now),
     };
-    let completed = server.catalog.complete_upload(&done, now).await;
-    match completed.map_err(|error| NotCommitted::Failed(failure::sql(error)))? {
+    match complete(server, &done, now).await.map_err(NotCommitted::Failed)? {
         CompleteUpload::Completed => Ok(stored),
         CompleteUpload::AlreadyUploaded => Err(NotCommitted::Refused(already_uploaded())),
         CompleteUpload::Gone => Err(NotCommitted::Refused(Problem::not_found())),
+    }
+}
+
+/// A commit whose answer was lost may have happened: the bytes are there, so it is asked for again, and says which.
+async fn complete(
+    server: &StreamServer,
+    done: &CompletedUpload,
+    now: Timestamp,
+) -> Result<CompleteUpload, Problem> {
+    let give_up = tokio::time::Instant::now() + COMPLETE_MAX;
+    loop {
+        let completed = tokio::time::timeout_at(give_up, server.catalog.complete_upload(done, now)).await;
+        let error = match completed {
+            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Err(error)) => failure::sql(error),
+            Err(late) => return Err(failure::unavailable(late)),
+        };
+        let again_at = tokio::time::Instant::now() + COMPLETE_AGAIN_AFTER;
+        if error.status() != StatusCode::SERVICE_UNAVAILABLE || again_at >= give_up {
+            return Err(error);
+        }
+        tokio::time::sleep_until(again_at).await;
     }
 }
 
@@ -243,6 +274,18 @@ impl StreamServer {
     pub(crate) async fn extend_upload(&self, attempt: AttemptId, until: Timestamp) -> Result<(), Problem> {
         let alive = self.catalog.extend_upload(attempt, until).await.map_err(failure::sql)?;
         if alive { Ok(()) } else { Err(Problem::not_found()) }
+    }
+
+    /// The client does not wait for it to the end: what disturbed the upload may disturb this too.
+    async fn give_up(&self, key: ObjectKey, why: &NotCommitted) {
+        let (server, refused) = (self.clone(), matches!(why, NotCommitted::Refused(_)));
+        let given_up = self.tasks.spawn(async move {
+            server.abandon_upload(key.attempt).await;
+            if refused {
+                server.remove_object(&key).await;
+            }
+        });
+        let _ = tokio::time::timeout(GIVE_UP_WAIT, given_up).await;
     }
 
     /// Should this fail, the lease runs out and the sweeper does it.

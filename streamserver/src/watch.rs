@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chassis::{Caller, Clock, Problem};
 use domain::{ObjectFile, ObjectKey, PublicationId, RenditionIndex, VideoId, Visibility};
 use futures::TryStreamExt;
+use http::StatusCode;
 use moka::future::Cache;
 use sql::{Catalog, Publication, Watchable};
 use store::{Store, StoreError};
@@ -25,6 +26,8 @@ const PACKAGES_CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PICTURES_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PICTURE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// A request waits this long for what it needs from the store.
+const LOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Watch {
@@ -71,6 +74,11 @@ impl Watch {
         if allowed && !gone { Ok(watchable) } else { Err(Problem::not_found()) }
     }
 
+    /// Whether the video was deleted, or is no longer this caller's to see; not where nobody can say.
+    pub async fn is_gone(&self, video: VideoId, caller: &Caller) -> bool {
+        self.watchable(video, caller).await.is_err_and(|problem| problem.status() == StatusCode::NOT_FOUND)
+    }
+
     /// The publication under that id, which need not be the live one: whoever began to watch may go on.
     pub async fn package(
         &self,
@@ -78,7 +86,14 @@ impl Watch {
         id: PublicationId,
         caller: &Caller,
     ) -> Result<Arc<Package>, Problem> {
-        let package = match self.packages.try_get_with(id, self.load_package(id)).await {
+        let found = match self.packages.get(&id).await {
+            Some(package) => Ok(package),
+            None => {
+                let watch = self.clone();
+                wait(async move { watch.packages.try_get_with(id, watch.load_package(id)).await }).await
+            }
+        };
+        let package = match found {
             Ok(package) => package,
             Err(error) => return Err(self.explain(video, caller, error).await),
         };
@@ -87,10 +102,17 @@ impl Watch {
 
     /// A small object, whole.
     pub async fn picture(&self, key: ObjectKey, caller: &Caller) -> Result<Bytes, Problem> {
-        let load = self.read(&key, PICTURE_BYTES_MAX);
-        match self.pictures.try_get_with(key.clone(), load).await {
+        if let Some(picture) = self.pictures.get(&key).await {
+            return Ok(picture);
+        }
+        let (watch, video) = (self.clone(), key.video);
+        let load = async move {
+            let read = watch.read(&key, PICTURE_BYTES_MAX);
+            watch.pictures.try_get_with(key.clone(), read).await
+        };
+        match wait(load).await {
             Ok(picture) => Ok(picture),
-            Err(error) => Err(self.explain(key.video, caller, error).await),
+            Err(error) => Err(self.explain(video, caller, error).await),
         }
     }
 
@@ -129,6 +151,17 @@ impl Watch {
         }
         let blocks: Vec<Bytes> = self.store.read(key, 0..bytes).await?.try_collect().await?;
         Ok(blocks.concat().into())
+    }
+}
+
+/// What takes longer goes on loading, for those who come later.
+async fn wait<T: Send + 'static>(
+    load: impl Future<Output = Result<T, Arc<LoadError>>> + Send + 'static,
+) -> Result<T, Arc<LoadError>> {
+    match tokio::time::timeout(LOAD_WAIT_MAX, tokio::spawn(load)).await {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(panic)) => Err(Arc::new(LoadError::Corrupt(panic.to_string()))),
+        Err(_) => Err(Arc::new(LoadError::Slow)),
     }
 }
 

@@ -2,29 +2,12 @@
 
 use std::time::Duration;
 
-use crate::harness::{App, clips, probe};
+use crate::harness::{App, Points, clips, probe};
 
 /// Six kills in every run; `make campaign-kills` asks for fifty.
 #[allow(clippy::disallowed_methods, reason = "the campaign sets its size and seed from outside")]
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
-}
-
-/// SplitMix64: the points are random, and the same for the same seed.
-pub struct Points(u64);
-
-impl Points {
-    pub fn new(seed: u64) -> Points {
-        Points(seed)
-    }
-
-    pub fn next_below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
 }
 
 /// A short lease, so that a dead process's work is taken up soon.
@@ -36,7 +19,7 @@ async fn killed_in_mid_encode_the_video_still_becomes_ready() {
     let mut app = App::with(&SETTINGS).await;
     let mut alice = app.user("alice").await;
     let clip = clips::h264(app.folder.path(), "clip.mp4", "1280x720", 6);
-    let mut points = Points(seed);
+    let mut points = Points::new(seed);
     for number in 0..kills {
         let id = alice.upload(&clip).await;
         tokio::time::sleep(Duration::from_millis(points.next_below(2500))).await;
@@ -65,7 +48,7 @@ async fn killed_in_mid_upload_what_was_acknowledged_is_there_and_the_rest_is_not
     bytes.extend(u32::to_be_bytes(tail_bytes));
     bytes.extend(b"free");
     bytes.resize(bytes.len() + tail_bytes as usize - 8, 0);
-    let mut points = Points(seed ^ 0xABCD);
+    let mut points = Points::new(seed ^ 0xABCD);
     let mut acknowledged = 0;
     for number in 0..kills {
         let video = alice.create(&format!("kill {number}")).await;

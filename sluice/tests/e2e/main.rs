@@ -5,6 +5,10 @@ mod harness;
 
 mod bad_input;
 mod browser;
+mod cluster;
+mod crashes;
+mod database_away;
+mod duplicates;
 mod health;
 mod import_table;
 mod kills;
@@ -16,3 +20,5 @@ mod pipeline;
 mod readme;
 mod separate;
 mod settings;
+mod starts;
+mod store_away;

@@ -1,25 +1,29 @@
 //! A large film passes through in bounded memory, in and out.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use futures::StreamExt;
 use reqwest::Method;
 use tokio_util::io::ReaderStream;
 
-use crate::harness::{App, clips};
+use crate::harness::backends::variable;
+use crate::harness::{App, Cluster, Peak, Persona, Points, Service, Sizes, clips};
 
 const RESIDENT_KIB_MAX: u64 = 32 * 1024;
+const UPLOADS_RESIDENT_KIB_MAX: u64 = 256 * 1024;
 
-#[allow(clippy::disallowed_methods, reason = "the campaign sets its size from outside")]
 fn size_bytes() -> u64 {
-    std::env::var("SLUICE_TEST_MEMORY_BYTES").ok().map_or(192 << 20, |value| value.parse().unwrap())
+    setting("SLUICE_TEST_MEMORY_BYTES", 192 << 20)
+}
+
+/// Ten uploads of 8 MiB at once in every run; `make campaign-uploads` asks for a hundred of 64 MiB.
+fn setting(name: &str, default: u64) -> u64 {
+    variable(name).map_or(default, |value| value.parse().unwrap())
 }
 
 /// Pure noise in a small picture: every frame is large, and below 360 lines there is nothing to encode.
-fn large_film(folder: &Path, bytes: u64) -> PathBuf {
+pub fn large_film(folder: &Path, bytes: u64) -> PathBuf {
     let (second, film) = (folder.join("second.mp4"), folder.join("film.mp4"));
     let noise = "nullsrc=size=340x340:rate=30:duration=1,geq=random(1)*255:128:128";
     clips::ffmpeg(
@@ -86,27 +90,49 @@ async fn a_large_film_takes_little_memory_in_and_out() {
     app.finish();
 }
 
-/// The highest resident memory of a process, in KiB, sampled until it is asked for.
-struct Peak {
-    kib: Arc<AtomicU64>,
-    sampling: tokio::task::JoinHandle<()>,
+/// Many uploads at once do not add up in memory, wherever the objects go.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_uploads_at_once_take_bounded_memory() {
+    let (uploads, bytes) = (setting("SLUICE_TEST_UPLOADS", 10), setting("SLUICE_TEST_UPLOAD_BYTES", 8 << 20));
+    let cluster = Cluster::start(Sizes { apis: 1, streamservers: 1, schedulers: 0 }, &[]).await;
+    let alice = cluster.user("alice").await;
+    let streamserver = cluster.of(Service::Streamserver)[0];
+    let uploader = alice.at(&cluster.base(streamserver));
+    let mut ids = Vec::new();
+    for number in 0..uploads {
+        ids.push(alice.create(&format!("upload {number}")).await["id"].as_str().unwrap().to_owned());
+    }
+    // One that warms up what stays.
+    let first = alice.create("first").await["id"].as_str().unwrap().to_owned();
+    upload_noise(&uploader, &first, bytes, 0).await;
+    let before_kib = cluster.resident_kib(streamserver);
+    let peak = Peak::of(cluster.pid(streamserver));
+    let began = Instant::now();
+    let sending = ids.iter().zip(1..).map(|(id, seed)| upload_noise(&uploader, id, bytes, seed));
+    futures::future::join_all(sending).await;
+    let (took, grown_kib) = (began.elapsed(), peak.end().saturating_sub(before_kib));
+    println!(
+        "{uploads} uploads of {bytes} bytes at once in {took:.0?}: base {before_kib} KiB resident, +{grown_kib} KiB"
+    );
+    assert!(grown_kib <= UPLOADS_RESIDENT_KIB_MAX, "the uploads took {grown_kib} KiB");
+    cluster.finish();
 }
 
-impl Peak {
-    fn of(pid: u32) -> Peak {
-        let kib = Arc::new(AtomicU64::new(0));
-        let highest = kib.clone();
-        let sampling = tokio::spawn(async move {
-            loop {
-                highest.fetch_max(crate::harness::resident_kib(pid), Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-        Peak { kib, sampling }
+/// Bytes of no format, made as they are sent; the answer says what they should be.
+async fn upload_noise(uploader: &Persona, id: &str, bytes: u64, seed: u64) {
+    const BLOCK_BYTES: u64 = 64 * 1024;
+    let block = Points::new(seed).bytes(BLOCK_BYTES as usize);
+    let mut crc = store::Crc64Nvme::default();
+    for _ in 0..bytes / BLOCK_BYTES {
+        crc.update(&block);
     }
-
-    fn end(self) -> u64 {
-        self.sampling.abort();
-        self.kib.load(Ordering::SeqCst)
-    }
+    let blocks = (0..bytes / BLOCK_BYTES).map(move |_| Ok::<_, std::io::Error>(block.clone()));
+    let request = uploader
+        .request(Method::POST, &format!("/stream/videos/{id}"))
+        .header("Content-Type", "video/mp4")
+        .header("Content-Length", bytes)
+        .body(reqwest::Body::wrap_stream(futures::stream::iter(blocks)));
+    let stored = uploader.send(request).await.expect(201).json();
+    assert_eq!(stored["size_bytes"], bytes);
+    assert_eq!(stored["crc64nvme"], clips::crc64nvme_text(&crc));
 }

@@ -4,8 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::backends::variable;
-use crate::harness::{App, Persona, clips};
-use crate::kills::Points;
+use crate::harness::{App, Persona, Points, clips};
 
 /// Three videos and six kills in every run; `make campaign-move` asks for five hundred and twenty.
 fn size(name: &str, default: usize) -> usize {

@@ -11,8 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::backends::variable;
-use crate::harness::{Answer, Backends, Persona, Program, check, is_running, sluice};
-use crate::kills::Points;
+use crate::harness::{Answer, Backends, Persona, Points, Program, check, is_running, sluice};
 
 const LEASE_MS: u64 = 2000;
 /// So long after the end of a lease somebody else has taken the job.

@@ -8,6 +8,7 @@ mod crowd;
 mod database;
 mod deletions;
 mod jobs;
+mod once;
 mod people;
 mod pipeline;
 mod plans;

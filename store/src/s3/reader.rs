@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream as SdkByteStream;
@@ -16,6 +17,8 @@ use crate::{ByteStream, READ_BLOCK_BYTES_MAX, StoreError};
 
 /// Times that a read is taken up again without a byte in between.
 const RESUMES_MAX: u32 = 3;
+/// After nobody answered.
+const RESUME_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Asks for the whole range at once, so that what is not there shows here, and yields it block by block. The
 /// connection is read as fast as the reader takes it.
@@ -121,12 +124,20 @@ impl Download {
 
     /// At least one byte, and none beyond the range.
     async fn receive(&mut self) -> Result<Bytes, StoreError> {
+        let (stall, asked) = (self.bucket.patience.stall, Instant::now());
         loop {
             let mut body = match self.body.take() {
                 Some(body) => body,
-                None => self.resume().await?,
+                None => match self.resume().await {
+                    Ok(body) => body,
+                    // A server that comes back is waited for as long as one that says nothing.
+                    Err(error) if error.is_retryable() && asked.elapsed() < stall => {
+                        tokio::time::sleep(RESUME_AGAIN_AFTER).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
-            let stall = self.bucket.patience.stall;
             let why = match tokio::time::timeout(stall, body.next()).await {
                 Ok(Some(Ok(bytes))) if bytes.len() as u64 > self.rest.end - self.rest.start => {
                     return Err(self.failure(Kind::NoAnswer, "S3 sent more than was asked for").into());

@@ -33,9 +33,8 @@ impl fmt::Display for Address {
 
 impl Address {
     /// Nobody answered, or only that it cannot.
-    pub fn unavailable(&self, failure: &Failure, waits: &[Duration]) -> StartError {
-        let waited_s = waits.iter().sum::<Duration>().as_secs();
-        let tries = waits.len() + 1;
+    pub fn unavailable(&self, failure: &Failure, tries: usize, waited: Duration) -> StartError {
+        let waited_s = waited.as_secs();
         if failure.kind == Kind::Busy {
             return StartError::unavailable(format!(
                 "S3 at {self} is there and cannot work: {failure} ({tries} tries in {waited_s} s)."

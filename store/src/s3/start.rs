@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use aws_sdk_s3::config::ProvideCredentials;
 use domain::{S3Place, StartError, Timestamp};
@@ -202,7 +203,7 @@ impl Rehearsal<'_> {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let waits = self.bucket.patience.start_waits;
+        let (waits, began) = (self.bucket.patience.start_waits, Instant::now());
         for (number, wait) in (1..).zip(waits) {
             match call().await {
                 Ok(value) => return Ok(value),
@@ -214,7 +215,7 @@ impl Rehearsal<'_> {
             }
         }
         call().await.map_err(|failure| match may_pass(&failure) {
-            true => self.address.unavailable(&failure, waits),
+            true => self.address.unavailable(&failure, waits.len() + 1, began.elapsed()),
             false => self.refusal(&failure),
         })
     }

@@ -1,29 +1,57 @@
 //! What a test's server stands on: `SLUICE_TEST_BACKENDS=postgres+garage`, say; without it a SQLite file and a folder.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use super::proxy::Proxy;
 use super::s3s::S3s;
 
 /// A database and a store that nobody else uses; removed when dropped.
 pub struct Backends {
     settings: Vec<(String, String)>,
     database: Option<PostgresDatabase>,
+    /// Where the S3 server itself is, when there is one.
+    s3_endpoint: Option<String>,
+    /// The proxy before the database, and the one before the store, where a test asked for them.
+    database_proxy: Option<Proxy>,
+    store_proxy: Option<Proxy>,
     // Serves as long as it lives.
     _s3s: Option<S3s>,
+}
+
+/// The database and the store that the environment asks for.
+pub fn asked() -> (String, String) {
+    let asked = variable("SLUICE_TEST_BACKENDS").unwrap_or_else(|| "sqlite+disk".to_owned());
+    let (database, store) = asked.split_once('+').unwrap_or_else(|| unknown(&asked));
+    (database.to_owned(), store.to_owned())
+}
+
+/// Whether this run has a database on the network; a test that needs one says so where there is none.
+pub fn has_postgres(test: &str) -> bool {
+    let has = asked().0 == "postgres";
+    if !has {
+        eprintln!("SKIPPED: {test} needs PostgreSQL (make test-scale)");
+    }
+    has
 }
 
 impl Backends {
     /// As the environment asks. `folder` is the test's own.
     pub fn fresh(folder: &Path) -> Backends {
-        let asked = variable("SLUICE_TEST_BACKENDS").unwrap_or_else(|| "sqlite+disk".to_owned());
-        let (database, store) = asked.split_once('+').unwrap_or_else(|| unknown(&asked));
-        Backends::of(database, store, folder)
+        let (database, store) = asked();
+        Backends::of(&database, &store, folder)
     }
 
     /// `sqlite` or `postgres`; `disk`, `s3s` or `garage`.
     pub fn of(database: &str, store: &str, folder: &Path) -> Backends {
-        let mut backends = Backends { settings: Vec::new(), database: None, _s3s: None };
+        let mut backends = Backends {
+            settings: Vec::new(),
+            database: None,
+            s3_endpoint: None,
+            database_proxy: None,
+            store_proxy: None,
+            _s3s: None,
+        };
         match database {
             "sqlite" => {}
             "postgres" => {
@@ -52,17 +80,59 @@ impl Backends {
         backends
     }
 
+    /// Reached through proxies from here on, as far as they are on the network.
+    pub fn behind_proxies(mut self) -> Backends {
+        if let Some(url) = self.setting("DATABASE_URL").map(str::to_owned) {
+            let (before, rest) = url.split_once('@').unwrap();
+            let (server, name) = rest.split_once('/').unwrap();
+            let proxy = Proxy::before(server);
+            self.set("DATABASE_URL", &format!("{before}@{}/{name}", proxy.address));
+            self.database_proxy = Some(proxy);
+        }
+        if let Some(endpoint) = self.s3_endpoint.clone() {
+            let proxy = Proxy::before(endpoint.strip_prefix("http://").unwrap());
+            self.set("AWS_ENDPOINT_URL_S3", &format!("http://{}", proxy.address));
+            self.store_proxy = Some(proxy);
+        }
+        self
+    }
+
     /// What a process needs to find them.
     pub fn settings(&self) -> &[(String, String)] {
         &self.settings
     }
 
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn database_proxy(&self) -> &Proxy {
+        self.database_proxy.as_ref().expect("the database is behind a proxy")
+    }
+
+    pub fn store_proxy(&self) -> &Proxy {
+        self.store_proxy.as_ref().expect("the store is behind a proxy")
+    }
+
+    /// What a statement answers, without a process of ours in between: lines of columns with `|` between them.
+    pub fn psql(&self, statement: &str) -> String {
+        psql(&self.database.as_ref().expect("the database is PostgreSQL").url, statement)
+    }
+
+    /// `psql` of a statement that takes its time, at work until it is dropped or waited for.
+    pub fn psql_at_work(&self, statement: &str) -> Child {
+        let url = &self.database.as_ref().expect("the database is PostgreSQL").url;
+        Command::new("psql").args([url, "-qc", statement]).stdout(Stdio::null()).spawn().unwrap()
+    }
+
     fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     fn set_s3(&mut self, store: &str, endpoint: &str, region: &str, keys: (String, String)) {
         self.set("SLUICE_STORE", store);
+        self.s3_endpoint = Some(endpoint.to_owned());
         self.set("AWS_ENDPOINT_URL_S3", endpoint);
         self.set("AWS_REGION", region);
         self.set("AWS_ACCESS_KEY_ID", &keys.0);
@@ -110,7 +180,8 @@ impl Drop for PostgresDatabase {
     }
 }
 
-fn psql(url: &str, statement: &str) {
-    let output = Command::new("psql").args([url, "-qc", statement]).output().unwrap();
+fn psql(url: &str, statement: &str) -> String {
+    let output = Command::new("psql").args([url, "-qAtc", statement]).output().unwrap();
     assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+
+use super::Points;
+
 /// The folder of real files, when there is one: `SLUICE_MEDIA_DIR`, else `../shared/media` beside the project.
 #[allow(clippy::disallowed_methods, reason = "tests may be told where the files are")]
 pub fn media_dir() -> Option<PathBuf> {
@@ -39,4 +43,24 @@ pub fn h264(folder: &Path, name: &str, size: &str, seconds: u32) -> PathBuf {
         &path,
     );
     path
+}
+
+/// The film with a box of `tail_bytes` behind it that no player reads, full of what `seed` makes.
+pub fn with_tail(film: &[u8], tail_bytes: u32, seed: u64) -> Vec<u8> {
+    let mut bytes = film.to_vec();
+    bytes.extend(u32::to_be_bytes(tail_bytes));
+    bytes.extend(b"free");
+    bytes.extend(Points::new(seed).bytes(tail_bytes as usize - 8));
+    bytes
+}
+
+/// As an upload's answer says it.
+pub fn crc64nvme(bytes: &[u8]) -> String {
+    let mut crc = store::Crc64Nvme::default();
+    crc.update(bytes);
+    crc64nvme_text(&crc)
+}
+
+pub fn crc64nvme_text(crc: &store::Crc64Nvme) -> String {
+    BASE64_STANDARD.encode(crc.value().to_be_bytes())
 }

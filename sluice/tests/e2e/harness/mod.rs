@@ -4,11 +4,19 @@
 
 pub mod backends;
 pub mod clips;
+pub mod cluster;
+mod objects;
 mod persona;
+mod points;
 pub mod probe;
 mod process;
+pub mod proxy;
 mod s3s;
 
 pub use backends::Backends;
+pub use cluster::{Client, Cluster, Service, Sizes};
+pub use objects::Objects;
 pub use persona::{Answer, Persona};
-pub use process::{App, Program, check, is_running, resident_kib, sluice, sluice_command};
+pub use points::Points;
+pub use process::{App, Peak, Program, check, is_running, program_command, sluice, sluice_command};
+pub use proxy::Weather;

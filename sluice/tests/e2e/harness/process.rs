@@ -3,6 +3,8 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,7 +37,14 @@ pub struct App {
 
 /// The binary under test with an empty environment and `folder/data` as its data directory.
 pub fn sluice_command(folder: &Path) -> Command {
-    binary_command(Path::new(env!("CARGO_BIN_EXE_sluice")), folder)
+    program_command("sluice", folder)
+}
+
+/// As [`sluice_command`], of a program that lies beside it.
+pub fn program_command(name: &str, folder: &Path) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name(name);
+    assert!(binary.exists(), "{} is not built; run cargo build --workspace --bins", binary.display());
+    binary_command(&binary, folder)
 }
 
 fn binary_command(binary: &Path, folder: &Path) -> Command {
@@ -56,11 +65,9 @@ fn binary_command(binary: &Path, folder: &Path) -> Command {
 impl Program {
     /// Starts `name`, which lies beside the `sluice` binary, and waits until it says where it listens.
     pub fn start(name: &str, folder: &Path, log_name: &str, settings: &[(String, String)]) -> Program {
-        let binary = Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name(name);
-        assert!(binary.exists(), "{} is not built; run cargo build --workspace --bins", binary.display());
         let log = folder.join(log_name);
         let output = File::create(&log).unwrap();
-        let mut command = binary_command(&binary, folder);
+        let mut command = program_command(name, folder);
         command.envs(settings.iter().map(|(k, v)| (k, v)));
         command.stdout(output.try_clone().unwrap()).stderr(output).process_group(0);
         let child = command.spawn().unwrap();
@@ -174,13 +181,43 @@ pub fn resident_kib(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()).map_or(0, |kib| kib.parse().unwrap())
 }
 
+/// The highest resident memory of a process, in KiB, sampled until it is asked for.
+pub struct Peak {
+    kib: Arc<AtomicU64>,
+    sampling: tokio::task::JoinHandle<()>,
+}
+
+impl Peak {
+    pub fn of(pid: u32) -> Peak {
+        let kib = Arc::new(AtomicU64::new(0));
+        let highest = kib.clone();
+        let sampling = tokio::spawn(async move {
+            loop {
+                highest.fetch_max(resident_kib(pid), Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        Peak { kib, sampling }
+    }
+
+    pub fn end(self) -> u64 {
+        self.sampling.abort();
+        self.kib.load(Ordering::SeqCst)
+    }
+}
+
+/// Of a long run nobody reads more.
+const LOG_LINES_SHOWN_MAX: usize = 400;
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            eprintln!("--- log of pid {} ---\n{log}", self.child.id());
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..];
+            eprintln!("--- log of pid {}, {} ---\n{}", self.child.id(), self.log.display(), end.join("\n"));
         }
     }
 }

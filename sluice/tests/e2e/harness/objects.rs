@@ -1,0 +1,60 @@
+//! What is stored, as the store itself tells it: the judge does not ask the server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::{ObjectKey, S3Place};
+use futures::TryStreamExt;
+use store::{Disk, S3, S3Access, S3Patience, Store};
+
+use super::Backends;
+
+pub struct Objects(Arc<dyn Store>);
+
+impl Objects {
+    const LISTED_MAX: usize = 1000;
+
+    /// On S3 where the backends are, else in `disk`. `folder` is the test's own.
+    pub async fn open(backends: &Backends, disk: &Path, folder: &Path) -> Objects {
+        let of = |name: &str| backends.setting(name).unwrap();
+        let Some(address) = backends.setting("SLUICE_STORE") else {
+            return Objects(Arc::new(Disk::open(disk).unwrap()));
+        };
+        let address = address.strip_prefix("s3://").unwrap();
+        let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
+        let place = S3Place {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            spool_dir: folder.join("spool"),
+            force_path_style: None,
+            part_bytes: 8 << 20,
+            parts_in_flight_max: 4,
+        };
+        let access = S3Access::fixed(
+            of("AWS_ENDPOINT_URL_S3"),
+            of("AWS_REGION"),
+            of("AWS_ACCESS_KEY_ID"),
+            of("AWS_SECRET_ACCESS_KEY"),
+        );
+        Objects(Arc::new(S3::open(&place, &access, S3Patience::default()).await.unwrap()))
+    }
+
+    pub async fn of_video(&self, video: &str) -> Vec<String> {
+        let page = self.0.list(&format!("videos/{video}/"), None, Objects::LISTED_MAX).await.unwrap();
+        page.objects.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// What is stored as the upload of a video are the bytes that were sent; also what was left behind by a try that
+    /// was stored and not told, until it is swept.
+    pub async fn has_source(&self, video: &str, sent: &[u8]) {
+        let paths = self.of_video(video).await;
+        let sources: Vec<_> = paths.iter().filter(|path| path.ends_with("/source")).collect();
+        assert!(!sources.is_empty(), "{video} was acknowledged and has no source: {paths:?}");
+        for path in sources {
+            let key: ObjectKey = path.parse().unwrap();
+            let bytes = self.0.head(&key).await.unwrap().unwrap().bytes;
+            let blocks: Vec<_> = self.0.read(&key, 0..bytes).await.unwrap().try_collect().await.unwrap();
+            assert!(blocks.concat() == sent, "{path} is not what was sent");
+        }
+    }
+}
