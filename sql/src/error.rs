@@ -107,3 +107,22 @@ impl From<sqlx::Error> for FencedError {
         FencedError::Sql(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn what_passes_and_what_stays() {
+        // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT, SQLITE_LOCKED; then a restart, a crowd, a slow statement, a conflict.
+        for code in
+            ["5", "517", "6", "57P01", "57P03", "08006", "53300", "57014", "55P03", "40001", "40P01", "25006"]
+        {
+            assert!(passes(code), "{code}");
+        }
+        // A unique column, and codes of PostgreSQL that as numbers would look like SQLite's.
+        for code in ["2067", "1", "13", "23505", "23503", "42P01", "22021", "22P02"] {
+            assert!(!passes(code), "{code}");
+        }
+    }
+}

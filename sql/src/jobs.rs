@@ -53,6 +53,7 @@ pub(crate) struct NewJob {
 
 /// What a claim may find, of one kind.
 struct Waiting {
+    kind: JobKind,
     queued: bool,
     /// Running, though its lease is over.
     lost: bool,
@@ -70,16 +71,16 @@ impl Catalog {
     /// different jobs at the same time, and none waits for another.
     pub async fn claim_jobs(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Vec<Lease>, SqlError> {
         let mut due = Vec::new();
-        for kind in BY_PRIORITY.into_iter().filter(|kind| claim.kinds.contains(kind)) {
-            // An idle poll must not queue for the writer.
-            let waiting = self.waiting(kind, now).await?;
+        // An idle poll must not queue for the writer.
+        for waiting in self.waiting(claim.kinds, now).await? {
             if waiting.lost {
-                self.take_back(kind, claim.attempts_max, now).await?;
+                self.take_back(waiting.kind, claim.attempts_max, now).await?;
             }
             if waiting.queued || waiting.lost {
-                due.push(kind);
+                due.push(waiting.kind);
             }
         }
+        due.sort_by_key(|kind| BY_PRIORITY.iter().position(|first| first == kind));
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -96,21 +97,37 @@ impl Catalog {
         })
     }
 
-    async fn waiting(&self, kind: JobKind, now: Timestamp) -> Result<Waiting, SqlError> {
-        let row = sqlx::query(
+    async fn waiting(&self, kinds: &[JobKind], now: Timestamp) -> Result<Vec<Waiting>, SqlError> {
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The first by the order of an index. Asked whether there is any, PostgreSQL would begin to read the table,
+        // hoping that one comes soon, and read past all those that are done.
+        let asked: Vec<_> = (1..=kinds.len()).map(|n| format!("(${n})")).collect();
+        let mut query = sqlx::query(AssertSqlSafe(format!(
             "-- jobs.waiting
-             SELECT CASE WHEN EXISTS (
-                 SELECT 1 FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2)
-               THEN 1 ELSE 0 END AS queued,
-               CASE WHEN EXISTS (
-                 SELECT 1 FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2)
-               THEN 1 ELSE 0 END AS lost",
-        )
-        .bind(kind.as_str())
-        .bind(now.unix_ms())
-        .fetch_one(&self.readers)
-        .await?;
-        Ok(Waiting { queued: int(&row, "queued")? != 0, lost: int(&row, "lost")? != 0 })
+             WITH asked (kind) AS (VALUES {})
+             SELECT kind,
+               (SELECT run_at FROM jobs WHERE kind = asked.kind AND state = 'queued'
+                ORDER BY run_at LIMIT 1) AS queued_at,
+               (SELECT lease_until FROM jobs WHERE kind = asked.kind AND state = 'running'
+                ORDER BY lease_until LIMIT 1) AS leased_until
+             FROM asked",
+            asked.join(", ")
+        )));
+        for kind in kinds {
+            query = query.bind(kind.as_str());
+        }
+        let rows = query.fetch_all(&self.readers).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Waiting {
+                    kind: parsed(row, "kind")?,
+                    queued: instant_opt(row, "queued_at")?.is_some_and(|at| at <= now),
+                    lost: instant_opt(row, "leased_until")?.is_some_and(|until| until < now),
+                })
+            })
+            .collect()
     }
 
     /// What lost workers held becomes claimable again, or dead when it was the last attempt: the file may be

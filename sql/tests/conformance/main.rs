@@ -13,6 +13,7 @@ mod people;
 mod pipeline;
 mod plans;
 mod proxy;
+mod queue;
 mod replica;
 mod schema;
 mod start;

@@ -5,7 +5,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 use crate::both;
 use crate::world::World;
 
-async fn plan(world: &World, connection: &mut AnyConnection, statement: &str) -> String {
+pub async fn plan(world: &World, connection: &mut AnyConnection, statement: &str) -> String {
     let (explain, column) = if world.database.is_postgres() {
         ("EXPLAIN", "QUERY PLAN")
     } else {
@@ -23,11 +23,12 @@ async fn the_queue_is_never_scanned(world: World) {
         // Of a handful of rows a scan is the best plan; whether there is another is what is asked.
         connection.execute("SET enable_seqscan = off").await.unwrap();
     }
-    // The conditions of jobs.claim, jobs.requeue_lost, jobs.anything_to_claim and jobs.unfinished_encodes.
+    // The conditions of jobs.claim, jobs.requeue_lost, jobs.waiting and jobs.unfinished_encodes.
     for statement in [
         "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND run_at <= 1 ORDER BY run_at, id LIMIT 5",
         "UPDATE jobs SET token = token + 1 WHERE kind = 'encode' AND state = 'running' AND lease_until < 1",
-        "SELECT 1 WHERE EXISTS (SELECT 1 FROM jobs WHERE kind = 'purge' AND state = 'queued' AND run_at <= 1)",
+        "SELECT run_at FROM jobs WHERE kind = 'purge' AND state = 'queued' ORDER BY run_at LIMIT 1",
+        "SELECT lease_until FROM jobs WHERE kind = 'purge' AND state = 'running' ORDER BY lease_until LIMIT 1",
         "SELECT id FROM jobs WHERE video_id = 'x' AND kind = 'encode' AND state <> 'done'",
     ] {
         let plan = plan(&world, &mut connection, statement).await;
