@@ -12,7 +12,7 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Executor as _, Row as _};
 
 use crate::dialect::Dialect;
-use crate::row::placeholders;
+use crate::row::{placeholders, storable};
 use crate::{Catalog, Patience, SqlError};
 
 const PAGE_ROWS: usize = 200;
@@ -341,7 +341,10 @@ impl Table {
     fn row(&self, row: &AnyRow) -> Result<(Key, Vec<Value>), SqlError> {
         let value = |(name, kind): &(String, Kind)| {
             Ok::<_, sqlx::Error>(match kind {
-                Kind::Text => Value::Text(row.try_get(name.as_str())?),
+                Kind::Text => {
+                    let text: Option<String> = row.try_get(name.as_str())?;
+                    Value::Text(text.as_deref().map(storable))
+                }
                 Kind::Int => Value::Int(row.try_get(name.as_str())?),
                 Kind::Float => Value::Float(row.try_get(name.as_str())?),
             })

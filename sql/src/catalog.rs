@@ -61,6 +61,7 @@ impl Catalog {
         let lagging_readers = match &place.read_url {
             Some(url) => {
                 let replica = Address::replica(url);
+                replica.require(dialect)?;
                 replica
                     .connect(patience)
                     .await?

@@ -3,6 +3,7 @@
 use domain::{JobId, JobKind, MediaProblem, Timestamp, VideoId, VideoState};
 
 use crate::jobs::{cancel, finish, held};
+use crate::row::storable;
 use crate::tx::{Tx, commit};
 use crate::video_moves::{advance, hold, note_failure, state};
 use crate::{Catalog, FencedError, Lease, SqlError};
@@ -54,7 +55,7 @@ impl Catalog {
             .bind(lease.job.id.to_string())
             .bind(lease.token)
             .bind(run_at.unix_ms())
-            .bind(error.map(str::to_owned))
+            .bind(error.map(storable))
             .bind(postponed_at.map(Timestamp::unix_ms))
             .execute(&mut **tx)
             .await?;
@@ -145,7 +146,7 @@ async fn fail(
     .bind(lease.token)
     .bind(i64::from(retry_at.is_some()))
     .bind(retry_at.unwrap_or(now).unix_ms())
-    .bind(error)
+    .bind(storable(error))
     .bind(now.unix_ms())
     .execute(&mut **tx)
     .await?;

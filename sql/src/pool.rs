@@ -56,7 +56,7 @@ impl Pool {
             Dialect::Sqlite => None,
             Dialect::Postgres => {
                 let one = options.clone().max_connections(1).acquire_timeout(SIGN_OF_LIFE_TIMEOUT);
-                Some(one.idle_timeout(None).max_lifetime(None).connect_lazy(&url)?)
+                Some(one.connect_lazy(&url)?)
             }
         };
         let connections = options

@@ -7,7 +7,7 @@ use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, Video
 use crate::attempts::was_committed;
 use crate::jobs::{NewJob, fence, finish};
 use crate::objects::NewObject;
-use crate::row::{bigint, natural, parsed_opt};
+use crate::row::{bigint, natural, parsed_opt, storable};
 use crate::tx::{Tx, commit};
 use crate::video_moves::{advance, refresh_progress, state};
 use crate::{Catalog, FencedError, Lease, SqlError, objects};
@@ -224,9 +224,9 @@ async fn note_media(
          WHERE id = $1",
     )
     .bind(video.to_string())
-    .bind(&*source.container)
-    .bind(&*source.video_codec)
-    .bind(source.audio_codec.clone())
+    .bind(storable(&source.container))
+    .bind(storable(&source.video_codec))
+    .bind(source.audio_codec.as_deref().map(storable))
     .bind(i64::from(source.size.width))
     .bind(i64::from(source.size.height))
     .bind(source.frame_rate)
@@ -357,7 +357,7 @@ async fn insert_rendition(
     .bind(rendition.duration_s)
     .bind(bigint(rendition.size_bytes))
     .bind(bigint(rendition.bitrate_bps))
-    .bind(&*rendition.codecs)
+    .bind(storable(&rendition.codecs))
     .bind(&*rendition.engine)
     .execute(&mut **tx)
     .await?;

@@ -75,6 +75,12 @@ where
         .map_err(|_| SqlError::Meaningless { column, value: text.chars().take(80).collect() })
 }
 
+/// A text that came from outside, from a film or a child that died over it. PostgreSQL has no place for NUL in
+/// a text and would refuse the whole row.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
+}
+
 /// What a BIGINT takes; no size or count that this program meets is larger.
 pub(crate) fn bigint(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

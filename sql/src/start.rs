@@ -43,6 +43,17 @@ impl<'a> Address<'a> {
         Address { url, setting: "DATABASE_READ_URL", origin: "DATABASE_READ_URL" }
     }
 
+    /// A copy of a database is of the same kind.
+    pub fn require(self, dialect: Dialect) -> Result<(), StartError> {
+        match Dialect::of(self.url).map_err(|error| self.refusal(error))? {
+            own if own == dialect => Ok(()),
+            _ => Err(StartError::settings(format!(
+                "{} is of another kind than DATABASE_URL, and can be no copy of it. Leave it out, or name a replica.",
+                self.setting
+            ))),
+        }
+    }
+
     /// The first connection. Only a server that may yet come is tried again.
     pub async fn connect(self, patience: Patience) -> Result<AnyConnection, StartError> {
         let dialect = Dialect::of(self.url).map_err(|error| self.refusal(error))?;

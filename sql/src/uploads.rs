@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
-use crate::row::{bigint, float_opt, natural, parsed, parsed_opt, placeholders, text};
+use crate::row::{bigint, float_opt, natural, parsed, parsed_opt, placeholders, storable, text};
 use crate::tx::{Tx, commit};
 use crate::video_moves::hold_shown;
 use crate::{Catalog, SqlError};
@@ -250,7 +250,7 @@ async fn note_source(tx: &mut Tx, done: &CompletedUpload, now: Timestamp) -> Res
     .bind(bigint(done.bytes))
     .bind(done.crc64nvme.cast_signed())
     .bind(done.sha256_hex.clone())
-    .bind(done.filename.clone())
+    .bind(done.filename.as_deref().map(storable))
     .bind(now.unix_ms())
     .execute(&mut **tx)
     .await?;

@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 use crate::deletions::NewDeletion;
 use crate::dialect::Lock;
 use crate::error::is_unique_violation;
-use crate::row::{instant, parsed, text, text_opt};
+use crate::row::{instant, parsed, storable, text, text_opt};
 use crate::tx::{Tx, commit};
 use crate::{Catalog, SqlError, sessions};
 
@@ -106,7 +106,7 @@ impl Catalog {
              FROM users WHERE username = $1 OR email = $1
              ORDER BY CASE WHEN username = $1 THEN 0 ELSE 1 END LIMIT 1",
         )
-        .bind(login)
+        .bind(storable(login))
         .fetch_optional(&self.readers)
         .await?;
         row.map(|row| Ok(Credentials { user: user(&row)?, password_hash: text(&row, "password_hash")? }))

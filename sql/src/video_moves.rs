@@ -4,7 +4,7 @@ use domain::{MediaProblem, Timestamp, VideoId, VideoState};
 
 use crate::SqlError;
 use crate::dialect::Lock;
-use crate::row::parsed;
+use crate::row::{parsed, storable};
 use crate::tx::Tx;
 
 /// Takes hold of the video: the first statement of every commit that changes it or what hangs on it. Whoever
@@ -80,7 +80,7 @@ pub(crate) async fn note_failure(
     sqlx::query("-- videos.note_failure\nUPDATE videos SET problem = $2, problem_detail = $3 WHERE id = $1")
         .bind(video.to_string())
         .bind(problem.map(MediaProblem::as_str))
-        .bind(detail.map(str::to_owned))
+        .bind(detail.map(storable))
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -286,3 +286,34 @@ async fn depths_tell_what_waits_and_since_when(mut world: World) {
     assert_eq!((depths[0].kind, depths[0].state, depths[0].jobs), (JobKind::Ingest, JobState::Queued, 2));
     assert_eq!(depths[0].oldest_ready_since, Some(since));
 }
+
+both!(what_is_said_of_a_strange_file_can_hold_anything);
+async fn what_is_said_of_a_strange_file_can_hold_anything(mut world: World) {
+    let strange = "moov\0\u{1}\u{feff}\u{10ffff}'\";--";
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.fail_job(&lease, strange, Some(world.now), world.now).await.unwrap();
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.postpone_job(&lease, strange, world.now, world.now).await.unwrap();
+    let error = world.catalog.job(lease.job.id).await.unwrap().unwrap().error.unwrap();
+    assert_eq!(error, strange.replace('\0', "\u{fffd}"));
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    world.catalog.reject_video(&lease, MediaProblem::NotMedia, strange, world.now).await.unwrap();
+    assert_eq!(world.seen(video).await.failure.unwrap().detail, error);
+    assert!(world.catalog.credentials(strange).await.unwrap().is_none());
+
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    let attempt = world.begin(&lease).await;
+    let mut parts = IngestParts::new(&mut world, video, attempt, 1);
+    parts.source.container = strange.to_owned();
+    parts.source.video_codec = strange.to_owned();
+    parts.source.audio_codec = Some(strange.to_owned());
+    parts.source.warnings = vec![strange.to_owned()];
+    parts.original.codecs = strange.to_owned();
+    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    world.catalog.publish_original(&lease, &parts.commit(), &original, world.now).await.unwrap();
+    assert_eq!(world.seen(video).await.warnings, [strange]);
+}

@@ -106,6 +106,19 @@ async fn a_server_that_comes_late_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_replica_is_of_the_same_kind() {
+    let sqlite = Database::sqlite();
+    let place =
+        DatabasePlace { read_url: Some("postgres://u:secret@h/d".to_owned()), ..sqlite.place.clone() };
+    let error = Catalog::open_patiently(&place, HASTE).await.err().unwrap();
+    assert_eq!(error.fault, StartFault::Settings);
+    assert!(
+        error.text.contains("DATABASE_READ_URL is of another kind") && !error.text.contains("secret"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_made_is_told_apart() {
     let place = DatabasePlace::sqlite(std::path::Path::new("/proc/nowhere/sluice.db"));
     let error = Catalog::open_patiently(&place, HASTE).await.err().unwrap();
