@@ -136,7 +136,9 @@ impl Cursor {
 fn after(piece: &Piece, bytes: usize) -> Piece {
     match piece {
         Piece::Inline(all) => Piece::Inline(all[bytes..].to_vec()),
-        Piece::Extent(file, offset, length) => Piece::Extent(*file, offset + bytes as u64, length - bytes as u64),
+        Piece::Extent(file, offset, length) => {
+            Piece::Extent(*file, offset + bytes as u64, length - bytes as u64)
+        }
     }
 }
 

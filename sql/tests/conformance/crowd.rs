@@ -300,7 +300,8 @@ async fn many_uploaded(world: &mut World, count: usize) {
     ];
     for (table, ids, columns, video) in tables {
         let copies: Vec<_> = ids.split(", ").map(copy).collect();
-        let path = if table == "objects" { ("path, ", format!("path || n, ")) } else { ("", String::new()) };
+        let path =
+            if table == "objects" { ("path, ", "path || n, ".to_owned()) } else { ("", String::new()) };
         let statement = format!(
             "{numbers} INSERT INTO {table} ({}{ids}, {columns})
              SELECT {}{}, {columns} FROM {table}, n WHERE {video} = $1",
@@ -356,7 +357,7 @@ impl Worker {
                 let attempt = self.id(now);
                 self.catalog.start_processing(&lease, now).await.unwrap();
                 self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
-                if lease.job.attempt == 1 && self.leases.len() % 10 == 0 {
+                if lease.job.attempt == 1 && self.leases.len().is_multiple_of(10) {
                     self.forgotten.push((lease, attempt));
                     continue;
                 }
