@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-uploads clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -90,6 +90,21 @@ apply: ## apply an overlay to the cluster of kubectl: OVERLAY=local, s3 or ha
 
 down: ## stop what `deploy` started, or with OVERLAY=local what `apply` did; data stays
 	$(if $(OVERLAY),kubectl delete -k deploy/kubernetes/overlays/$(OVERLAY),docker compose --file deploy/compose.yaml --profile one --profile scale down)
+
+campaign-cluster: ## 200 films on PostgreSQL and Garage while a random process is killed every 2 s
+	@scripts/setup scale
+	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_CLUSTER_FILMS=200 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "test(cluster::films_become)" --no-capture
+
+campaign-crashes: ## 2,000 kills of random processes under mixed load, on PostgreSQL and Garage
+	@scripts/setup scale
+	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_CRASHES=2000 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "test(crashes::)" --no-capture
+
+campaign-uploads: ## 100 uploads of 64 MiB at once to Garage, resident memory measured
+	@scripts/setup scale
+	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_UPLOADS=100 SLUICE_TEST_UPLOAD_BYTES=67108864 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "test(memory::many_uploads)" --no-capture
 
 clean: ## remove what was built; the data directory stays
 	cargo clean
