@@ -17,9 +17,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::software("start the metrics", error))?;
     let host = Host::bind(&settings).await?;
     let ids = Ids::system();
-    std::fs::create_dir_all(&settings.data_dir).map_err(|error| {
-        Failure::cannot_create(format!("{} cannot be made: {error}", settings.data_dir.display()))
-    })?;
+    settings.make_data_dir()?;
     let signing_key = SigningKey::of(&settings, &ids)?;
     let catalog = Catalog::open(&settings.database_place()).await?;
     let clock = Clock::kept_by(catalog.clock(), &shutdown).await?;

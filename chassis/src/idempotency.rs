@@ -1,8 +1,7 @@
 //! The `Idempotency-Key` header: a client that hears nothing may ask again without fear.
 
-use std::fmt::Write;
-
 use axum::extract::FromRequestParts;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::StatusCode;
 use http::request::Parts;
 use ring::digest::{SHA256, digest};
@@ -29,11 +28,7 @@ impl IdempotencyKey {
         let Named { key, method_and_path } = self.0?;
         let body = serde_json::to_string(body).expect("what was read from JSON can be written as JSON");
         let digest = digest(&SHA256, format!("{method_and_path}\n{body}").as_bytes());
-        let hex = digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        Some((key, hex))
+        Some((key, BASE64_STANDARD.encode(digest)))
     }
 }
 

@@ -128,7 +128,7 @@ impl Piece {
     }
 
     /// The caller keeps `offset + bytes` within the piece.
-    fn slice(&self, offset: u64, bytes: u64) -> Piece {
+    pub fn slice(&self, offset: u64, bytes: u64) -> Piece {
         match self {
             Piece::Extent(file, start, _) => Piece::Extent(*file, start + offset, bytes),
             Piece::Inline(all) => {

@@ -6,8 +6,6 @@ use std::path::Path;
 use chassis::{Clock, Settings, Shared};
 use sql::Catalog;
 
-use crate::embedded::make_writable;
-
 /// Below this much free space an upload of the size that is allowed cannot be kept, with its renditions.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// A clock before this was never set: 2026-01-01.
@@ -50,7 +48,7 @@ fn finding(part: &'static str, verdict: Verdict, text: impl Into<String>) -> Fin
 /// Everything, in a fixed order.
 pub async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> {
     let mut findings = ffmpeg();
-    if let Err(failure) = make_writable(&settings.data_dir) {
+    if let Err(failure) = settings.make_data_dir() {
         findings.push(finding("data", Verdict::Bad, failure.text()));
     }
     findings.extend(database(settings, clock).await);

@@ -171,12 +171,8 @@ async fn copy_bytes(from: &dyn Store, to: &dyn Store, row: &StoredObject) -> any
 }
 
 async fn checksum(store: &dyn Store, row: &StoredObject) -> anyhow::Result<u64> {
-    let mut crc = Crc64Nvme::default();
-    let mut blocks = store.read(&row.key, 0..row.bytes).await.context("read back")?;
-    while let Some(block) = blocks.try_next().await.context("read back")? {
-        crc.update(&block);
-    }
-    Ok(crc.value())
+    let blocks = store.read(&row.key, 0..row.bytes).await.context("read back")?;
+    Ok(Crc64Nvme::of(blocks).await.context("read back")?.value())
 }
 
 async fn is_wanted(catalog: &Catalog, key: &ObjectKey) -> anyhow::Result<bool> {

@@ -30,9 +30,17 @@ pub enum CreateOnce<T> {
     KeyReused,
 }
 
-impl<T> CreateOnce<T> {
-    pub(crate) fn found(found: Option<T>) -> Self {
-        found.map_or(CreateOnce::Gone, CreateOnce::Created)
+impl<Id> CreateOnce<Id> {
+    /// What has this id, where it is still there.
+    pub(crate) async fn find<T>(
+        self,
+        find: impl AsyncFnOnce(Id) -> Result<Option<T>, SqlError>,
+    ) -> Result<CreateOnce<T>, SqlError> {
+        Ok(match self {
+            CreateOnce::Created(id) => find(id).await?.map_or(CreateOnce::Gone, CreateOnce::Created),
+            CreateOnce::Gone => CreateOnce::Gone,
+            CreateOnce::KeyReused => CreateOnce::KeyReused,
+        })
     }
 }
 
@@ -55,7 +63,7 @@ impl Catalog {
     }
 }
 
-/// The id of what this request makes: `made`, or what it made before; `None`: the key stands for another request.
+/// The id of what this request makes: `made`, which is now to be made, or what it made before.
 /// Of several at once the others wait here for the first one's end. The user is held.
 pub(crate) async fn claim<T: Display + FromStr>(
     tx: &mut Tx,
@@ -63,7 +71,7 @@ pub(crate) async fn claim<T: Display + FromStr>(
     once: &Once,
     made: T,
     now: Timestamp,
-) -> Result<Option<T>, SqlError> {
+) -> Result<CreateOnce<T>, SqlError> {
     let claimed = sqlx::query(
         "-- idempotency_keys.claim
          INSERT INTO idempotency_keys (user_id, key, request, made_id, created_at) VALUES ($1, $2, $3, $4, $5)
@@ -77,7 +85,7 @@ pub(crate) async fn claim<T: Display + FromStr>(
     .execute(&mut **tx)
     .await?;
     if claimed.rows_affected() > 0 {
-        return Ok(Some(made));
+        return Ok(CreateOnce::Created(made));
     }
     let row = sqlx::query(
         "-- idempotency_keys.find\nSELECT request, made_id FROM idempotency_keys WHERE user_id = $1 AND key = $2",
@@ -87,5 +95,5 @@ pub(crate) async fn claim<T: Display + FromStr>(
     .fetch_one(&mut **tx)
     .await?;
     let same = text(&row, "request")? == once.request;
-    if same { parsed(&row, "made_id").map(Some) } else { Ok(None) }
+    if same { parsed(&row, "made_id").map(CreateOnce::Created) } else { Ok(CreateOnce::KeyReused) }
 }

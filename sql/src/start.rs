@@ -89,10 +89,9 @@ impl<'a> Address<'a> {
     pub fn refusal(self, error: SqlError) -> StartError {
         let source = self.source();
         match error {
-            SqlError::NewerSchema { .. } | SqlError::OlderSchema { .. } => {
-                StartError::settings(format!("{error} {source}"))
-            }
-            SqlError::UnknownDatabase { .. } => StartError::settings(format!("{error} {source}")),
+            SqlError::NewerSchema { .. }
+            | SqlError::OlderSchema { .. }
+            | SqlError::UnknownDatabase { .. } => StartError::settings(format!("{error} {source}")),
             SqlError::Refused(Error::Configuration(error)) => {
                 StartError::settings(format!("{} is no address: {error}. {source}", self.setting))
             }

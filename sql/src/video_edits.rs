@@ -52,17 +52,12 @@ impl Catalog {
                 return Ok(CreateOnce::Gone);
             }
             let claimed = claim(tx, new.author, once, new.id, now).await?;
-            let Some(made) = claimed else { return Ok(CreateOnce::KeyReused) };
-            if made == new.id {
+            if claimed == CreateOnce::Created(new.id) {
                 insert(tx, new, now).await?;
             }
-            Ok::<_, SqlError>(CreateOnce::Created(made))
+            Ok::<_, SqlError>(claimed)
         })?;
-        Ok(match made {
-            CreateOnce::Created(made) => CreateOnce::found(self.video(made, now).await?),
-            CreateOnce::Gone => CreateOnce::Gone,
-            CreateOnce::KeyReused => CreateOnce::KeyReused,
-        })
+        made.find(async |made| self.video(made, now).await).await
     }
 
     /// A new `cover_at_s` takes a new cover, by a job of this id. `None`: there is no such video.

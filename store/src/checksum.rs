@@ -1,6 +1,9 @@
 //! CRC-64/NVME: nearly free, composable over parts, and what S3 checks itself.
 
 use crc_fast::{CrcAlgorithm, Digest};
+use futures::TryStreamExt;
+
+use crate::{ByteStream, StoreError};
 
 /// A running CRC-64/NVME.
 #[derive(Clone)]
@@ -13,6 +16,15 @@ impl Default for Crc64Nvme {
 }
 
 impl Crc64Nvme {
+    /// Of an object that is being read, to its end.
+    pub async fn of(mut blocks: ByteStream) -> Result<Crc64Nvme, StoreError> {
+        let mut crc = Crc64Nvme::default();
+        while let Some(block) = blocks.try_next().await? {
+            crc.update(&block);
+        }
+        Ok(crc)
+    }
+
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

@@ -1,6 +1,7 @@
 //! What every store does alike. A new kind of store joins by one line at the end.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
 mod s3_server;
 
 use std::path::Path;
@@ -10,9 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, RenditionName, Timestamp, TrackKind, VideoId};
 use futures::TryStreamExt;
-use store::{
-    Crc64Nvme, Disk, Faulty, Memory, Moving, READ_BLOCK_BYTES_MAX, S3, S3Patience, Store, StoreError, Weather,
-};
+use objects::{crc, pattern};
+use store::{Disk, Faulty, Memory, Moving, READ_BLOCK_BYTES_MAX, S3, S3Patience, Store, StoreError, Weather};
 
 use s3_server::{PART_BYTES, RealServer, S3sServer};
 
@@ -41,17 +41,6 @@ fn key(video: u8, attempt: u8, file: ObjectFile) -> ObjectKey {
 
 fn source(video: u8) -> ObjectKey {
     key(video, 1, ObjectFile::Source)
-}
-
-/// Bytes that differ everywhere, so that a shifted or doubled block shows.
-fn pattern(bytes: usize) -> Bytes {
-    (0..bytes).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect::<Vec<u8>>().into()
-}
-
-fn crc(bytes: &[u8]) -> u64 {
-    let mut crc = Crc64Nvme::default();
-    crc.update(bytes);
-    crc.value()
 }
 
 async fn put(store: &dyn Store, key: &ObjectKey, bytes: &Bytes) {

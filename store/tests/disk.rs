@@ -1,16 +1,14 @@
 //! What only a store in a folder can get wrong.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
+
 use std::os::unix::fs::symlink;
 
 use bytes::Bytes;
-use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};
+use domain::ObjectKey;
+use objects::key;
 use store::{Disk, Store, StoreError};
-
-fn key(number: u8) -> ObjectKey {
-    let parts = IdParts { now: Timestamp::from_unix_ms(1_790_000_000_000), random: [number; 10] };
-    ObjectKey { video: VideoId::from(parts), attempt: AttemptId::from(parts), file: ObjectFile::Source }
-}
 
 async fn put(store: &Disk, key: &ObjectKey, bytes: &'static [u8]) -> Result<(), StoreError> {
     let mut writer = store.create(key).await?;

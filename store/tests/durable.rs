@@ -2,12 +2,15 @@
 //! is imagined at each answer. Taking any `fsync` away turns this red. (`reliability` F3)
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
-use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};
+use domain::ObjectKey;
+use objects::key;
 use store::{Disk, Store};
 
 /// Looked at under this name, a path tells the trace that it was answered for.
@@ -72,11 +75,6 @@ async fn a_life_of_some_objects() {
         store.delete(&[key(number).path()]).await.remove(0).1.unwrap();
         answered(DELETED, &key(number));
     }
-}
-
-fn key(number: u8) -> ObjectKey {
-    let parts = IdParts { now: Timestamp::from_unix_ms(1_790_000_000_000), random: [number; 10] };
-    ObjectKey { video: VideoId::from(parts), attempt: AttemptId::from(parts), file: ObjectFile::Source }
 }
 
 /// What a power cut would leave, by absolute path.

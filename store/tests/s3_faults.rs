@@ -1,6 +1,7 @@
 //! Rows F13 to F18 of reliability.md: what a client of S3 does when S3, or what lies between, misbehaves.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
 mod s3_server;
 
 use std::error::Error;
@@ -9,26 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};
+use domain::ObjectKey;
 use futures::{StreamExt, TryStreamExt, stream};
+use objects::{crc, key, pattern};
 use s3_server::mischief::{Call, Deed};
 use s3_server::{PART_BYTES, S3sServer, hasty};
-use store::{Crc64Nvme, S3, S3Patience, Store, StoreError, Stored};
-
-fn key(number: u8) -> ObjectKey {
-    let parts = IdParts { now: Timestamp::from_unix_ms(1_790_000_000_000), random: [number; 10] };
-    ObjectKey { video: VideoId::from(parts), attempt: AttemptId::from(parts), file: ObjectFile::Source }
-}
-
-fn pattern(bytes: usize) -> Bytes {
-    (0..bytes).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect::<Vec<u8>>().into()
-}
-
-fn crc(bytes: &[u8]) -> u64 {
-    let mut crc = Crc64Nvme::default();
-    crc.update(bytes);
-    crc.value()
-}
+use store::{S3, S3Patience, Store, StoreError, Stored};
 
 async fn write(store: &dyn Store, key: &ObjectKey, bytes: &Bytes) -> Result<Stored, StoreError> {
     let mut writer = store.create(key).await?;

@@ -1,20 +1,16 @@
 //! What writers cost while they wait for the network: little, whatever they carry.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
 mod s3_server;
 
 use bytes::Bytes;
-use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};
 use futures::{StreamExt, stream};
+use objects::key;
 use s3_server::{RealServer, S3sServer, hasty};
 use store::{S3, Store};
 
 const RESIDENT_BYTES_MAX: u64 = 96 * 1024 * 1024;
-
-fn key(number: u8) -> ObjectKey {
-    let parts = IdParts { now: Timestamp::from_unix_ms(1), random: [number; 10] };
-    ObjectKey { video: VideoId::from(parts), attempt: AttemptId::from(parts), file: ObjectFile::Source }
-}
 
 /// The most that this process ever had in memory.
 fn resident_bytes_max() -> u64 {

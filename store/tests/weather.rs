@@ -1,19 +1,17 @@
 //! Bad weather is survived by trying again, and never shows half an object.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod objects;
+
 use bytes::Bytes;
-use domain::{AttemptId, IdParts, ObjectFile, ObjectKey, Timestamp, VideoId};
+use domain::ObjectKey;
 use futures::TryStreamExt;
+use objects::key;
 use store::{Faulty, Memory, READ_BLOCK_BYTES_MAX, Store, StoreError, Weather};
 
 const STORM: Weather =
     Weather { fails_before: 0.2, fails_after: 0.2, out_of_space: 0.1, breaks_off: 0.3, ..Weather::FINE };
 const TRIES_MAX: usize = 200;
-
-fn key(number: u8) -> ObjectKey {
-    let parts = IdParts { now: Timestamp::from_unix_ms(1), random: [number; 10] };
-    ObjectKey { video: VideoId::from(parts), attempt: AttemptId::from(parts), file: ObjectFile::Source }
-}
 
 async fn write(store: &dyn Store, key: &ObjectKey, bytes: &Bytes) -> Result<(), StoreError> {
     let mut writer = store.create(key).await?;

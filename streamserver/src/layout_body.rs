@@ -107,12 +107,14 @@ impl Cursor {
         }
         let Some(piece) = &mut self.current else { return Ok(None) };
         let block = piece.bytes.try_next().await?.unwrap_or_default();
-        if block.is_empty() || block.len() as u64 > piece.rest.bytes() {
+        let (bytes, left_bytes) = (block.len() as u64, piece.rest.bytes());
+        if bytes == 0 || bytes > left_bytes {
             return Err(StoreError::Permanent("an object is not as long as its layout says".into()));
         }
-        piece.rest = after(&piece.rest, block.len());
-        if piece.rest.bytes() == 0 {
+        if bytes == left_bytes {
             self.current = None;
+        } else {
+            piece.rest = piece.rest.slice(bytes, left_bytes - bytes);
         }
         Ok(Some(block))
     }
@@ -129,16 +131,6 @@ impl Cursor {
         };
         self.current = self.pieces.pop_front().map(|rest| OpenPiece { bytes, rest });
         Ok(true)
-    }
-}
-
-/// What is left of a piece after its first bytes.
-fn after(piece: &Piece, bytes: usize) -> Piece {
-    match piece {
-        Piece::Inline(all) => Piece::Inline(all[bytes..].to_vec()),
-        Piece::Extent(file, offset, length) => {
-            Piece::Extent(*file, offset + bytes as u64, length - bytes as u64)
-        }
     }
 }
 

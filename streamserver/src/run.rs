@@ -45,10 +45,7 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
 
 /// What the settings name.
 async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps, Failure> {
-    let data_dir = &settings.data_dir;
-    std::fs::create_dir_all(data_dir).map_err(|error| {
-        Failure::cannot_create(format!("Cannot make {}: {error}. See SLUICE_DATA_DIR.", data_dir.display()))
-    })?;
+    settings.make_data_dir()?;
     let catalog = Catalog::open(&settings.database_place()).await?;
     let store = store::open(&settings.store_place()).await?;
     let clock = Clock::kept_by(catalog.clock(), shutdown).await?;

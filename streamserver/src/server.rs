@@ -133,6 +133,9 @@ impl Guarded {
         let (mut asking, patience) = match self.asking.take() {
             Some(asking) => (asking, Duration::ZERO),
             None => {
+                if let Some(gone) = self.watch.is_known_gone(self.video, &self.caller).await {
+                    return gone;
+                }
                 let (watch, video, caller) = (self.watch.clone(), self.video, self.caller);
                 (tokio::spawn(async move { watch.is_gone(video, &caller).await }), ANSWER_WAIT)
             }

@@ -65,13 +65,22 @@ impl Watch {
     pub async fn watchable(&self, video: VideoId, caller: &Caller) -> Result<Arc<Watchable>, Problem> {
         let watchable =
             self.watchable.try_get_with(video, self.load_watchable(video)).await.map_err(failure::load)?;
+        if self.is_shown(&watchable, caller) { Ok(watchable) } else { Err(Problem::not_found()) }
+    }
+
+    fn is_shown(&self, watchable: &Watchable, caller: &Caller) -> bool {
         // A scheduled deletion comes due while the row is cached.
         let gone = watchable.gone_at.is_some_and(|gone_at| gone_at <= self.clock.now());
         let allowed = match watchable.visibility {
             Visibility::Public | Visibility::Unlisted => true,
             Visibility::Private => caller.is(watchable.owner) || caller.is_admin(),
         };
-        if allowed && !gone { Ok(watchable) } else { Err(Problem::not_found()) }
+        allowed && !gone
+    }
+
+    /// What [`Watch::is_gone`] would say, where the cache knows it.
+    pub async fn is_known_gone(&self, video: VideoId, caller: &Caller) -> Option<bool> {
+        self.watchable.get(&video).await.map(|watchable| !self.is_shown(&watchable, caller))
     }
 
     /// Whether the video was deleted, or is no longer this caller's to see; not where nobody can say.

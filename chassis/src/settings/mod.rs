@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use domain::{DatabasePlace, JobKind, S3Place, StorePlace};
 
-use crate::Network;
+use crate::{Failure, Network};
 
 pub use error::SettingsError;
 pub use table::{Setting, TABLE};
@@ -331,6 +331,20 @@ impl Settings {
                 parts_in_flight_max: self.s3.parts_in_flight_max,
             }),
         }
+    }
+
+    /// A data directory that we cannot write to is told at the start, once, and not by whoever trips over it first.
+    pub fn make_data_dir(&self) -> Result<(), Failure> {
+        let refused = |error: std::io::Error| {
+            let uid = rustix::process::getuid().as_raw();
+            let folder = self.data_dir.display();
+            Failure::cannot_create(format!(
+                "Cannot write {folder} (we are uid {uid}): {error}. Run chown {uid} {folder}, or set SLUICE_DATA_DIR."
+            ))
+        };
+        std::fs::create_dir_all(&self.data_dir).map_err(refused)?;
+        rustix::fs::access(&self.data_dir, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| refused(error.into()))
     }
 
     /// The key pair of the embedded default.

@@ -1,7 +1,5 @@
 //! Whether an object is there and is ours, whatever the answer to sending it was.
 
-use futures::TryStreamExt;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,14 +65,6 @@ async fn is_ours(bucket: &Arc<Bucket>, path: &str, head: &Head, etag: &str, stor
     if bucket.abilities.md5_etags.load(Ordering::Relaxed) && found == Some(etag) {
         return true;
     }
-    let crc = async {
-        let blocks = reader::read(bucket, path, 0..stored.bytes).await?;
-        blocks
-            .try_fold(Crc64Nvme::default(), async |mut crc, block| {
-                crc.update(&block);
-                Ok(crc)
-            })
-            .await
-    };
+    let crc = async { Crc64Nvme::of(reader::read(bucket, path, 0..stored.bytes).await?).await };
     crc.await.is_ok_and(|crc| crc.value() == stored.crc64nvme)
 }
