@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::Method;
 use tokio_util::io::ReaderStream;
@@ -102,13 +103,15 @@ async fn many_uploads_at_once_take_bounded_memory() {
     for number in 0..uploads {
         ids.push(alice.create(&format!("upload {number}")).await["id"].as_str().unwrap().to_owned());
     }
+    // Made before anything is sent: a client that does sums on the way is cut off as one that says nothing.
+    let noises: Vec<Noise> = (1..=uploads).map(|seed| Noise::new(bytes, seed)).collect();
     // One that warms up what stays.
     let first = alice.create("first").await["id"].as_str().unwrap().to_owned();
-    upload_noise(&uploader, &first, bytes, 0).await;
+    Noise::new(bytes, 0).upload(&uploader, &first).await;
     let before_kib = cluster.resident_kib(streamserver);
     let peak = Peak::of(cluster.pid(streamserver));
     let began = Instant::now();
-    let sending = ids.iter().zip(1..).map(|(id, seed)| upload_noise(&uploader, id, bytes, seed));
+    let sending = ids.iter().zip(&noises).map(|(id, noise)| noise.upload(&uploader, id));
     futures::future::join_all(sending).await;
     let (took, grown_kib) = (began.elapsed(), peak.end().saturating_sub(before_kib));
     println!(
@@ -118,21 +121,36 @@ async fn many_uploads_at_once_take_bounded_memory() {
     cluster.finish();
 }
 
-/// Bytes of no format, made as they are sent; the answer says what they should be.
-async fn upload_noise(uploader: &Persona, id: &str, bytes: u64, seed: u64) {
+/// Bytes of no format: one block, again and again.
+struct Noise {
+    bytes: u64,
+    block: Bytes,
+    crc: store::Crc64Nvme,
+}
+
+impl Noise {
     const BLOCK_BYTES: u64 = 64 * 1024;
-    let block = Points::new(seed).bytes(BLOCK_BYTES as usize);
-    let mut crc = store::Crc64Nvme::default();
-    for _ in 0..bytes / BLOCK_BYTES {
-        crc.update(&block);
+
+    fn new(bytes: u64, seed: u64) -> Noise {
+        let block = Points::new(seed).bytes(Self::BLOCK_BYTES as usize);
+        let mut crc = store::Crc64Nvme::default();
+        for _ in 0..bytes / Self::BLOCK_BYTES {
+            crc.update(&block);
+        }
+        Noise { bytes, block, crc }
     }
-    let blocks = (0..bytes / BLOCK_BYTES).map(move |_| Ok::<_, std::io::Error>(block.clone()));
-    let request = uploader
-        .request(Method::POST, &format!("/stream/videos/{id}"))
-        .header("Content-Type", "video/mp4")
-        .header("Content-Length", bytes)
-        .body(reqwest::Body::wrap_stream(futures::stream::iter(blocks)));
-    let stored = uploader.send(request).await.expect(201).json();
-    assert_eq!(stored["size_bytes"], bytes);
-    assert_eq!(stored["crc64nvme"], clips::crc64nvme_text(&crc));
+
+    /// The answer says what they should be.
+    async fn upload(&self, uploader: &Persona, id: &str) {
+        let block = self.block.clone();
+        let blocks = (0..self.bytes / Self::BLOCK_BYTES).map(move |_| Ok::<_, std::io::Error>(block.clone()));
+        let request = uploader
+            .request(Method::POST, &format!("/stream/videos/{id}"))
+            .header("Content-Type", "video/mp4")
+            .header("Content-Length", self.bytes)
+            .body(reqwest::Body::wrap_stream(futures::stream::iter(blocks)));
+        let stored = uploader.send(request).await.expect(201).json();
+        assert_eq!(stored["size_bytes"], self.bytes);
+        assert_eq!(stored["crc64nvme"], clips::crc64nvme_text(&self.crc));
+    }
 }

@@ -10,11 +10,9 @@ use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::world::{ALL, ATTEMPTS_MAX, LEASE_MS, World};
 
-const CLAIMERS: usize = 4;
-
 struct Size {
     rows: usize,
-    claims_each: usize,
+    claims: usize,
 }
 
 fn size() -> Size {
@@ -23,15 +21,16 @@ fn size() -> Size {
         reason = "only chassis reads the environment of a program; this is a test's"
     )]
     match std::env::var("SLUICE_TEST_QUEUE_ROWS").ok() {
-        Some(rows) => Size { rows: rows.parse().unwrap(), claims_each: 500 },
-        None => Size { rows: 5_000, claims_each: 50 },
+        Some(rows) => Size { rows: rows.parse().unwrap(), claims: 2_000 },
+        None => Size { rows: 5_000, claims: 200 },
     }
 }
 
+/// A SQLite file is one machine's, whose one dispatcher claims.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_from_a_long_queue_on_sqlite() {
     let world = World::on(Database::sqlite()).await;
-    long_queue(world, "SQLite").await;
+    long_queue(world, "SQLite", 1).await;
 }
 
 /// On a server of its own, which keeps what it commits: those for tests may be told not to.
@@ -39,22 +38,22 @@ async fn a_claim_from_a_long_queue_on_sqlite() {
 async fn a_claim_from_a_long_queue_on_postgres() {
     let Some(cluster) = Cluster::start() else { return };
     let world = World::on(Database::somewhere(cluster.place())).await;
-    long_queue(world, "PostgreSQL").await;
+    long_queue(world, "PostgreSQL", 4).await;
 }
 
-async fn long_queue(mut world: World, name: &str) {
-    let Size { rows, claims_each } = size();
+async fn long_queue(mut world: World, name: &str, claimers: usize) {
+    let Size { rows, claims } = size();
     let mut connection = world.database.connect().await;
     fill(&mut world, &mut connection, rows).await;
     let scans_before = scans(&world, &mut connection).await;
-    let mut claimers = Vec::new();
-    for n in 0..CLAIMERS {
+    let mut claiming = Vec::new();
+    for n in 0..claimers {
         let catalog = match world.database.is_postgres() {
             true => Catalog::open(&world.database.place).await.unwrap(),
             false => world.catalog.clone(),
         };
         let now = world.now;
-        claimers.push(tokio::spawn(async move {
+        claiming.push(tokio::spawn(async move {
             let (worker, mut took) = (n.to_string(), Vec::new());
             // As the dispatcher asks: for all that it runs, as much as it has room for.
             let claim = Claim {
@@ -65,7 +64,7 @@ async fn long_queue(mut world: World, name: &str) {
                 limit: 1,
             };
             // Connections are made and statements prepared before anything is measured.
-            for measured in (0..claims_each + 20).map(|n| n >= 20) {
+            for measured in (0..claims / claimers + 20).map(|n| n >= 20) {
                 let began = Instant::now();
                 let leases = catalog.claim_jobs(&claim, now).await.unwrap();
                 assert_eq!((leases.len(), leases[0].job.kind), (1, JobKind::Encode));
@@ -78,7 +77,7 @@ async fn long_queue(mut world: World, name: &str) {
     }
     let began = Instant::now();
     let mut took: Vec<Duration> = Vec::new();
-    for claimer in claimers {
+    for claimer in claiming {
         took.extend(claimer.await.unwrap());
     }
     let per_s = took.len() as f64 / began.elapsed().as_secs_f64();
@@ -86,7 +85,7 @@ async fn long_queue(mut world: World, name: &str) {
     let [p50, p99] = [50, 99].map(|percent| took[took.len() * percent / 100]);
     let max = took.last().unwrap();
     eprintln!(
-        "{name}: {rows} rows, {} claims by {CLAIMERS}, {per_s:.0}/s: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}",
+        "{name}: {rows} rows, {} claims by {claimers}, {per_s:.0}/s: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}",
         took.len()
     );
     let claims = "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND run_at <= 1800000000000
