@@ -33,6 +33,8 @@ pub enum ObjectFile {
     Chunk(RenditionName, u32),
     /// The encoded audio, before it is packaged.
     ChunkAudio,
+    /// What ingest measured of the source, so that no encode reads all of it again; the transcoder's own JSON.
+    Facts,
     /// Width in pixels, one of [`crate::COVER_WIDTHS_PX`] or the source's own where it is smaller than all.
     Cover(u32, CoverFormat),
 }
@@ -87,7 +89,7 @@ impl ObjectFile {
             ObjectFile::Track(_, TrackKind::Video) | ObjectFile::Head(_) | ObjectFile::Chunk(..) => {
                 "video/mp4"
             }
-            ObjectFile::Index(_) => "application/json",
+            ObjectFile::Index(_) | ObjectFile::Facts => "application/json",
             ObjectFile::Cover(_, CoverFormat::Jpeg) => "image/jpeg",
             ObjectFile::Cover(_, CoverFormat::Webp) => "image/webp",
             ObjectFile::Source => "application/octet-stream",
@@ -104,7 +106,7 @@ impl ObjectFile {
             ObjectFile::Track(..) | ObjectFile::SharedAudio | ObjectFile::Head(_) | ObjectFile::Index(_) => {
                 "rendition"
             }
-            ObjectFile::Chunk(..) | ObjectFile::ChunkAudio => "chunk",
+            ObjectFile::Chunk(..) | ObjectFile::ChunkAudio | ObjectFile::Facts => "chunk",
             ObjectFile::Cover(..) => "picture",
         }
     }
@@ -120,6 +122,7 @@ impl std::fmt::Display for ObjectFile {
             ObjectFile::Index(rendition) => write!(f, "{rendition}.index.json"),
             ObjectFile::Chunk(rendition, number) => write!(f, "{rendition}.chunk-{number:05}.mp4"),
             ObjectFile::ChunkAudio => f.write_str("chunk.audio.mp4"),
+            ObjectFile::Facts => f.write_str("facts.json"),
             ObjectFile::Cover(width, format) => write!(f, "cover-{width}.{format}"),
         }
     }
@@ -133,6 +136,7 @@ impl std::str::FromStr for ObjectFile {
             ["source"] => Some(ObjectFile::Source),
             ["shared", "audio", "mp4"] => Some(ObjectFile::SharedAudio),
             ["chunk", "audio", "mp4"] => Some(ObjectFile::ChunkAudio),
+            ["facts", "json"] => Some(ObjectFile::Facts),
             [rendition, "head", "mp4"] => rendition.parse().ok().map(ObjectFile::Head),
             [rendition, "index", "json"] => rendition.parse().ok().map(ObjectFile::Index),
             [rendition, middle, "mp4"] => {
@@ -166,6 +170,7 @@ mod tests {
             ObjectFile::Source,
             ObjectFile::SharedAudio,
             ObjectFile::ChunkAudio,
+            ObjectFile::Facts,
             ObjectFile::Cover(120, CoverFormat::Jpeg),
             ObjectFile::Cover(720, CoverFormat::Webp),
         ];

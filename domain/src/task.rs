@@ -20,10 +20,11 @@ pub enum Task {
         settings: EncodeSettings,
         cover_at_s: Option<f64>,
     },
-    /// Decode one chunk once and encode it at every rung: `<rung>.chunk-<number>.mp4`.
-    EncodeVideo { input: PathBuf, output: PathBuf, plan: Plan, chunk: u32 },
+    /// Decode one chunk once and encode it at every rung: `<rung>.chunk-<number>.mp4`. `facts` is the file that
+    /// ingest wrote; without it the source is measured again.
+    EncodeVideo { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan, chunk: u32 },
     /// Make the audio that the rungs share: `chunk.audio.mp4`.
-    EncodeAudio { input: PathBuf, output: PathBuf, plan: Plan },
+    EncodeAudio { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan },
     /// Join chunks, package, verify: track files, `shared.audio.mp4`, heads and indexes.
     Assemble {
         /// By rung, as in `plan.rungs`; within a rung by chunk number.
@@ -103,6 +104,8 @@ pub struct Ingested {
     pub original: Option<RenditionOutput>,
     pub covers: Covers,
     pub plan: Plan,
+    /// `facts.json`, where there is something to encode.
+    pub facts: Option<OutputFile>,
 }
 
 /// What the source turned out to be.
@@ -146,6 +149,14 @@ pub struct Plan {
     pub chunks: Vec<ChunkSpan>,
     /// What assembling checks against.
     pub expected: Expected,
+}
+
+impl Plan {
+    /// Threads of each codec: 0, as many as it likes, for a film in one piece; else chunks run side by side, which
+    /// costs less than threads within a picture.
+    pub fn threads(&self) -> usize {
+        if self.chunks.len() > 1 { 1 } else { 0 }
+    }
 }
 
 /// The part of [`EncodeSettings`] that the encode needs; kept in the plan so that a changed setting never

@@ -24,7 +24,7 @@ fn main() {
     say(&Event::Progress { fraction: 0.5 });
     let outcome = match task {
         Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
-        Task::EncodeVideo { input, output, plan, chunk } => {
+        Task::EncodeVideo { input, output, plan, chunk, .. } => {
             words(&input, "-encode");
             let file = |rung: &Rung| write(&output, &format!("{}.chunk-{chunk:05}.mp4", rung.name));
             Outcome::Encode { files: plan.rungs.iter().map(file).collect() }
@@ -81,11 +81,12 @@ fn ingest(words: &str, output: &Path) -> Outcome {
     if words.contains("lie") {
         covers.files[0].bytes += 1;
     }
+    let facts = (chunks > 0 || original.is_none()).then(|| write(output, "facts.json"));
     let mut rungs = if chunks == 0 { Vec::new() } else { ladder(SIZE, 23.0) };
     if original.is_none() {
         rungs.insert(0, Rung::original(SIZE));
     }
-    Outcome::Ingest(Ingested { source: source(), original, covers, plan: plan(rungs, chunks, words) })
+    Outcome::Ingest(Ingested { source: source(), original, covers, plan: plan(rungs, chunks, words), facts })
 }
 
 fn source() -> SourceInfo {

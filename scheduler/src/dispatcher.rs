@@ -96,9 +96,8 @@ fn lanes(
 }
 
 fn encode_slots(setting: Option<u32>) -> usize {
-    // An encode keeps about two cores busy.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    setting.map_or(cores / 2, |slots| slots as usize)
+    setting.map_or(cores, |slots| slots as usize)
 }
 
 impl Lane {

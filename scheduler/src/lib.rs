@@ -15,6 +15,7 @@ mod routes;
 mod run;
 mod scheduler;
 mod scratch;
+mod sources;
 mod sweeper;
 mod unfinished;
 mod view;

@@ -97,7 +97,7 @@ impl Config {
             crf: self.encode.crf,
             x264_preset: self.encode.x264_preset.clone(),
             gop_s_max: self.encode.gop_s_max,
-            chunk_s: self.encode.chunk_s,
+            chunk_s: Some(self.encode.chunk_s),
         }
     }
 }

@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use domain::AttemptId;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::sources::Sources;
+
 const LOCK: &str = "lock";
+const SOURCES: &str = "sources";
 const TAKE_TRIES_MAX: u32 = 5;
 
 /// The folder of this process.
 pub struct Scratch {
     folder: PathBuf,
+    /// What runs read, fetched once for all of them.
+    pub sources: Sources,
     /// Held as long as we live; the kernel lets go of it when we die.
     _lock: File,
 }
@@ -35,7 +40,11 @@ impl Scratch {
         let mut tries = 0;
         loop {
             match take(&folder) {
-                Ok(lock) => return Ok(Scratch { folder, _lock: lock }),
+                Ok(lock) => {
+                    let sources = folder.join(SOURCES);
+                    fs::create_dir(&sources)?;
+                    return Ok(Scratch { folder, sources: Sources::new(sources), _lock: lock });
+                }
                 Err(error) if tries == TAKE_TRIES_MAX => return Err(error),
                 Err(_) => tries += 1,
             }

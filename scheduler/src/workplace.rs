@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::task::{Outcome, OutputFile, Task};
@@ -18,6 +18,7 @@ use crate::child::RunLimits;
 use crate::failure::RunError;
 use crate::jobs::remove_prefix;
 use crate::scratch::{Scratch, ScratchDir};
+use crate::sources::{KEPT_UNUSED, SourceFile};
 
 /// With less on the disk, a run that failed is taken to have failed for want of it.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
@@ -45,6 +46,15 @@ pub struct Workplace<'a> {
     run: &'a Run<'a>,
     pub attempt: AttemptId,
     files: ScratchDir,
+    source: OnceLock<Arc<SourceFile>>,
+}
+
+impl Drop for Workplace<'_> {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            source.let_go(KEPT_UNUSED);
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -89,7 +99,7 @@ impl<'a> Run<'a> {
         let now = self.scheduler.now();
         self.scheduler.catalog.begin_attempt(self.lease, attempt, now).await?;
         let attempt = *self.attempt.get_or_init(|| attempt);
-        Ok(Workplace { run: self, attempt, files: self.scratch.attempt(attempt)? })
+        Ok(Workplace { run: self, attempt, files: self.scratch.attempt(attempt)?, source: OnceLock::new() })
     }
 
     /// What a payload says.
@@ -106,7 +116,13 @@ impl Workplace<'_> {
 
     pub async fn fetch_source(&self, source: &Source) -> Result<PathBuf, RunError> {
         let video = self.run.lease.job.video;
-        self.fetch(&ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source }).await
+        let key = ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source };
+        let fetch = async |path: &Path| {
+            self.run.scheduler.store.fetch(&key, path).await?;
+            Ok(())
+        };
+        let file = self.run.scratch.sources.get(source.attempt, fetch).await?;
+        Ok(self.source.get_or_init(|| file).path().to_owned())
     }
 
     /// Into a local file of the same name.

@@ -59,6 +59,9 @@ struct Waiting {
     lost: bool,
 }
 
+/// The time by which an encode stands behind the one before it of the same user: about what one takes.
+const TURN_MS: i64 = 4_000;
+
 /// Jobs of lost workers that one transaction takes back.
 const TAKEN_BACK_AT_ONCE: i64 = 200;
 
@@ -67,7 +70,7 @@ const BY_PRIORITY: [JobKind; 5] =
     [JobKind::Ingest, JobKind::Purge, JobKind::Cover, JobKind::Assemble, JobKind::Encode];
 
 impl Catalog {
-    /// Takes due jobs, oldest first within a kind, and those whose worker was lost. Any number of callers take
+    /// Takes due jobs, oldest first within a kind, encodes by turns of the users, and those whose worker was lost. Any number of callers take
     /// different jobs at the same time, and none waits for another.
     pub async fn claim_jobs(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Vec<Lease>, SqlError> {
         let mut due = Vec::new();
@@ -254,19 +257,55 @@ pub(crate) async fn fence(tx: &mut Tx, lease: &Lease) -> Result<(), FencedError>
 }
 
 pub(crate) async fn insert(tx: &mut Tx, new: &NewJob, now: Timestamp) -> Result<(), SqlError> {
+    insert_in_turn(tx, new, new.run_at, now).await
+}
+
+/// Encodes are claimed in the order of `turn_at`, others in that of `run_at`.
+async fn insert_in_turn(
+    tx: &mut Tx,
+    new: &NewJob,
+    turn_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), SqlError> {
     sqlx::query(
         "-- jobs.insert
-         INSERT INTO jobs (id, kind, state, video_id, payload, run_at, attempts, token, progress, created_at)
-         VALUES ($1, $2, 'queued', $3, $4, $5, 0, 0, 0.0, $6)",
+         INSERT INTO jobs (id, kind, state, video_id, payload, run_at, turn_at, attempts, token, progress, created_at)
+         VALUES ($1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0.0, $7)",
     )
     .bind(new.id.to_string())
     .bind(new.kind.as_str())
     .bind(new.video.to_string())
     .bind(&*new.payload)
     .bind(new.run_at.unix_ms())
+    .bind(turn_at.unix_ms())
     .bind(now.unix_ms())
     .execute(&mut **tx)
     .await?;
+    Ok(())
+}
+
+/// The encodes of one film, behind those that its author has in the queue.
+pub(crate) async fn insert_encodes(
+    tx: &mut Tx,
+    video: VideoId,
+    encodes: &[(JobId, String)],
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    let row = sqlx::query(
+        "-- jobs.last_turn
+         SELECT MAX(j.turn_at) AS last FROM jobs j JOIN videos v ON v.id = j.video_id
+         WHERE v.author_id = (SELECT author_id FROM videos WHERE id = $1) AND j.kind = 'encode' AND j.state = 'queued'",
+    )
+    .bind(video.to_string())
+    .fetch_one(&mut **tx)
+    .await?;
+    let mut turn_at = instant_opt(&row, "last")?.map_or(now, |last| last.plus_ms(TURN_MS).max(now));
+    for (id, payload) in encodes {
+        let (kind, payload) = (JobKind::Encode, payload.clone());
+        let job = NewJob { id: *id, kind, video, payload, run_at: now };
+        insert_in_turn(tx, &job, turn_at, now).await?;
+        turn_at = turn_at.plus_ms(TURN_MS);
+    }
     Ok(())
 }
 
@@ -376,11 +415,16 @@ async fn claim_kind(
     // Whoever else claims at this instant takes others: nobody waits. Chosen apart from the update, because a
     // planner may run what stands in a condition more than once, and would then take more than the limit.
     let free = tx.lock(Lock::WriteFree);
+    // The kind in the text lets a planner see that the index of turns is the one; the sign, that no other is.
+    let (due, order) = match kind {
+        JobKind::Encode => ("kind = 'encode' AND +run_at <= $2", "turn_at"),
+        _ => ("run_at <= $2", "run_at"),
+    };
     let rows = sqlx::query(AssertSqlSafe(format!(
         "-- jobs.claim
          WITH due AS MATERIALIZED (
-           SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND run_at <= $2
-           ORDER BY run_at, id LIMIT $5 {free})
+           SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND {due}
+           ORDER BY {order}, id LIMIT $5 {free})
          UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
            lease_until = $4, started_at = $2, progress = 0.0
          WHERE id IN (SELECT id FROM due)

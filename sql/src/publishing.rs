@@ -202,10 +202,7 @@ async fn note_ingest(
         set_cover(tx, video, ingest.attempt, ingest.covers, now).await?;
     }
     note_rungs(tx, video, ingest.plan).await?;
-    for (id, payload) in ingest.encode_jobs {
-        let job = NewJob { id: *id, kind: JobKind::Encode, video, payload: payload.clone(), run_at: now };
-        crate::jobs::insert(tx, &job, now).await?;
-    }
+    crate::jobs::insert_encodes(tx, video, ingest.encode_jobs, now).await?;
     refresh_progress(tx, video).await
 }
 

@@ -21,12 +21,19 @@ pub struct ChunkReader<'a> {
     path: &'a Path,
     span: ChunkSpan,
     schedule: &'a Schedule,
+    threads: usize,
 }
 
 impl<'a> ChunkReader<'a> {
-    /// `opened` stands at its start; `path` is where it came from.
-    pub fn new(opened: Opened, path: &'a Path, span: ChunkSpan, schedule: &'a Schedule) -> Self {
-        ChunkReader { opened, path, span, schedule }
+    /// `opened` stands at its start; `path` is where it came from; `threads` as in [`Decoder::open`].
+    pub fn new(
+        opened: Opened,
+        path: &'a Path,
+        span: ChunkSpan,
+        schedule: &'a Schedule,
+        threads: usize,
+    ) -> Self {
+        ChunkReader { opened, path, span, schedule, threads }
     }
 
     /// Sends the frames of the chunk, with their film times; returns how many packets and frames were damaged.
@@ -65,14 +72,18 @@ impl<'a> ChunkReader<'a> {
             return Ok(Some(packet));
         }
         self.opened.input = source::reopen(self.path, &self.opened.facts)?;
-        Ok(None)
+        // Everything before is passed over, not decoded.
+        let (input, start) = (&mut self.opened.input, self.span.start);
+        let starts_here =
+            |packet: &Packet| packet.is_key() && packet.pts().is_some_and(|pts| clock.ticks(pts) == start);
+        Ok(std::iter::from_fn(|| next_packet(input, stream)).find(starts_here))
     }
 
     fn open_decoder(&self) -> Result<Decoder, TaskError> {
         let video = &self.opened.facts.video;
         let stream =
             self.opened.input.stream(video.stream_index).ok_or(ffmpeg_next::Error::StreamNotFound)?;
-        Ok(Decoder::open(&stream, 0, video.coded_size.pixels())?)
+        Ok(Decoder::open(&stream, self.threads, video.coded_size.pixels())?)
     }
 }
 

@@ -14,11 +14,11 @@ use ffmpeg_next::frame::Audio;
 use ffmpeg_next::util::error::EAGAIN;
 use ffmpeg_next::{ChannelLayout, Error, Rational};
 
+use crate::TaskError;
 use crate::chunk_file::{ChunkWriter, output_file};
 use crate::decode::Decoder;
 use crate::progress::Progress;
-use crate::source::{self, AudioFacts, Opened};
-use crate::{TaskError, judge};
+use crate::source::{AudioFacts, Opened};
 
 const RATE_HZ: u32 = 48_000;
 const STEREO_BPS: usize = 128_000;
@@ -27,8 +27,11 @@ const MONO_BPS: usize = 64_000;
 const FRAME_SAMPLES: u32 = 1024;
 
 /// Writes `chunk.audio.mp4` into `output`.
-pub fn encode_audio(input: &Path, output: &Path, progress: &Progress) -> Result<Vec<OutputFile>, TaskError> {
-    let opened = source::open(input, &judge::ALREADY_JUDGED)?;
+pub fn encode_audio(
+    opened: Opened,
+    output: &Path,
+    progress: &Progress,
+) -> Result<Vec<OutputFile>, TaskError> {
     let audio = opened.facts.audio.clone().ok_or_else(|| anyhow::anyhow!("the source has no sound"))?;
     let path = output.join(ObjectFile::ChunkAudio.to_string());
     if audio.fits_as_is {

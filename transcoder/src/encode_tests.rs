@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::schedule::Schedule;
 use crate::source::{self, SourceFacts};
 use crate::test_clips::{make, numbers, probe};
-use crate::{TaskError, cover, ffi, judge, plan};
+use crate::{TaskError, cover, facts_file, ffi, judge, plan};
 
 const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
@@ -35,6 +35,12 @@ impl Scene {
         Scene { folder, clip, facts }
     }
 
+    /// As an encode does: with the facts that ingest wrote.
+    fn opened(&self) -> source::Opened {
+        let facts = facts_file::write(&self.facts, self.folder.path()).unwrap();
+        source::open_judged(&self.clip, Some(&self.folder.path().join(facts.name))).unwrap()
+    }
+
     fn plan(&self, chunk_s: Option<f64>) -> Plan {
         let settings =
             EncodeSettings { crf: 30.0, x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0, chunk_s };
@@ -46,7 +52,8 @@ impl Scene {
         let mut rungs: Vec<Encoded> = plan.rungs.iter().map(|_| Encoded::default()).collect();
         for chunk in 0..plan.chunks.len() as u32 {
             let output = self.folder.path();
-            let files = encode_video(&self.clip, output, plan, chunk, &Progress::silent()).unwrap();
+            let files =
+                encode_video(self.opened(), &self.clip, output, plan, chunk, &Progress::silent()).unwrap();
             for (rung, file) in rungs.iter_mut().zip(files) {
                 rung.read(&output.join(file.name));
             }
@@ -55,7 +62,7 @@ impl Scene {
     }
 
     fn sound(&self) -> PathBuf {
-        let files = encode_audio(&self.clip, self.folder.path(), &Progress::silent()).unwrap();
+        let files = encode_audio(self.opened(), self.folder.path(), &Progress::silent()).unwrap();
         self.folder.path().join(&files[0].name)
     }
 }

@@ -9,20 +9,22 @@ use domain::task::{OutputFile, Plan};
 use domain::{ObjectFile, Rung};
 use ffmpeg_next::frame::Video;
 
+use crate::TaskError;
 use crate::chunk_file::{ChunkNote, output_file};
 use crate::chunk_reader::ChunkReader;
 use crate::encoder::VideoEncoder;
 use crate::filters::{Filters, Look};
 use crate::progress::Progress;
 use crate::schedule::Schedule;
-use crate::source::{self, SourceFacts};
-use crate::{TaskError, judge};
+use crate::source::{Opened, SourceFacts};
 
 /// Frames between two threads.
 const QUEUE_FRAMES: usize = 4;
 
-/// Writes `<rung>.chunk-<number>.mp4` for every rung of the plan into `output`.
+/// Writes `<rung>.chunk-<number>.mp4` for every rung of the plan into `output`. `opened` stands at its start; `input`
+/// is where it came from.
 pub fn encode_video(
+    opened: Opened,
     input: &Path,
     output: &Path,
     plan: &Plan,
@@ -31,12 +33,11 @@ pub fn encode_video(
 ) -> Result<Vec<OutputFile>, TaskError> {
     let span =
         *plan.chunks.get(chunk as usize).ok_or_else(|| anyhow::anyhow!("the plan has no chunk {chunk}"))?;
-    let opened = source::open(input, &judge::ALREADY_JUDGED)?;
     let schedule = Schedule::new(&opened.facts.video, plan, span);
     let files: Vec<ObjectFile> = plan.rungs.iter().map(|rung| ObjectFile::Chunk(rung.name, chunk)).collect();
     let encoders = open_encoders(&opened.facts, &files, output, plan)?;
     let filters = Filters::new(look(&opened.facts, plan), opened.facts.video.clock.timescale);
-    let reader = ChunkReader::new(opened, input, span, &schedule);
+    let reader = ChunkReader::new(opened, input, span, &schedule, plan.threads());
     let (encoders, damaged) = run(reader, filters, encoders, &schedule, progress)?;
     for encoder in encoders {
         finish(encoder, &schedule, damaged)?;

@@ -107,6 +107,7 @@ fn options(rung: &Rung, plan: &Plan) -> Dictionary<'static> {
         ("bufsize", buffer.to_string().as_str()),
         ("sc_threshold", "0"),
         ("forced-idr", "1"),
+        ("threads", plan.threads().to_string().as_str()),
         // Every chunk gets the same headers, so that chunks can be joined without re-encoding.
         ("x264-params", "stitchable=1"),
     ]

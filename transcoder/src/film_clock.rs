@@ -2,6 +2,9 @@
 //! time outside the demuxer is counted from there, in ticks of the film's timescale.
 
 use ffmpeg_next::Rational;
+use serde::{Deserialize, Serialize};
+
+use crate::facts_file::rational;
 
 /// Ticks a second below which MP4 players lose precision; smaller timescales are multiplied up.
 const TIMESCALE_MIN: i64 = 10_000;
@@ -10,16 +13,18 @@ const TIMESCALE_MAX: i64 = 1_000_000;
 const TIMESCALE_FALLBACK: i64 = 90_000;
 
 /// An instant of the source, exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTime {
     pub ticks: i64,
+    #[serde(with = "rational")]
     pub time_base: Rational,
 }
 
 /// Turns the timestamps of one stream into film time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilmClock {
     /// Of the stream's timestamps.
+    #[serde(with = "rational")]
     pub time_base: Rational,
     /// Ticks a second of film time.
     pub timescale: u32,

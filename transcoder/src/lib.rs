@@ -20,6 +20,7 @@ mod encode_tests;
 pub mod encode_video;
 pub mod encoder;
 pub mod error;
+pub mod facts_file;
 pub mod ffi;
 mod ffi_mux;
 mod ffi_version;

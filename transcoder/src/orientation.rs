@@ -1,7 +1,7 @@
 //! How a picture is to be turned to stand upright, from the container's display matrix.
 
 /// First mirrored left to right, then turned clockwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Orientation {
     /// 0, 90, 180 or 270.
     pub rotation_degrees: u32,

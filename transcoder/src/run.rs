@@ -8,19 +8,23 @@ use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, Plan, Renditi
 
 use crate::progress::Progress;
 use crate::source::{self, SourceFacts};
-use crate::{TaskError, assemble, cover, encode_audio, encode_video, judge, original, plan, probe};
+use crate::{
+    TaskError, assemble, cover, encode_audio, encode_video, facts_file, judge, original, plan, probe,
+};
 
 pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
     match task {
         Task::Ingest { input, output, limits, settings, cover_at_s } => {
             ingest(input, output, limits, settings, *cover_at_s, progress)
         }
-        Task::EncodeVideo { input, output, plan, chunk } => {
-            let files = encode_video::encode_video(input, output, plan, *chunk, progress)?;
+        Task::EncodeVideo { input, facts, output, plan, chunk } => {
+            let opened = source::open_judged(input, facts.as_deref())?;
+            let files = encode_video::encode_video(opened, input, output, plan, *chunk, progress)?;
             Ok(Outcome::Encode { files })
         }
-        Task::EncodeAudio { input, output, plan: _ } => {
-            Ok(Outcome::Encode { files: encode_audio::encode_audio(input, output, progress)? })
+        Task::EncodeAudio { input, facts, output, plan: _ } => {
+            let opened = source::open_judged(input, facts.as_deref())?;
+            Ok(Outcome::Encode { files: encode_audio::encode_audio(opened, output, progress)? })
         }
         Task::Assemble { chunks, audio, output, plan } => {
             let renditions = assemble::assemble(chunks, audio.as_deref(), output, plan, progress)?;
@@ -51,8 +55,9 @@ fn ingest(
         (original, taken)
     });
     let ((original, plan), taken) = (originals?, taken?);
+    let written = (!plan.rungs.is_empty()).then(|| facts_file::write(&facts, output)).transpose()?;
     let source = info(facts, taken.damaged);
-    Ok(Outcome::Ingest(Ingested { source, original, covers: taken.covers, plan }))
+    Ok(Outcome::Ingest(Ingested { source, original, covers: taken.covers, plan, facts: written }))
 }
 
 /// The original is copied where browsers can play it. Streams that look sound and are not fail the check of the

@@ -8,15 +8,17 @@ use domain::task::MediaLimits;
 use domain::{MediaProblem, Size};
 use ffmpeg_next::codec::Id;
 use ffmpeg_next::codec::packet::Packet;
+use ffmpeg_next::format::Pixel;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::format::stream::Disposition;
 use ffmpeg_next::{Dictionary, Error, Rational, Stream, media};
+use serde::{Deserialize, Serialize};
 
 use crate::ffi::{self, StreamHeader};
 use crate::film_clock::{FilmClock, SourceTime};
 use crate::orientation::Orientation;
 use crate::sniff::{SNIFF_BYTES, sniff};
-use crate::{TaskError, codecs, decode, error, judge, probe};
+use crate::{TaskError, codecs, decode, error, facts_file, judge, probe};
 
 /// Streams the demuxer may make at all; the limit of the settings is judged below it, with its own words.
 const STREAMS_MAX: &str = "64";
@@ -31,7 +33,7 @@ pub struct Opened {
 }
 
 /// What was measured by reading every packet once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceFacts {
     /// As FFmpeg names the demuxer, e.g. `mov,mp4,m4a,3gp,3g2,mj2`.
     pub container: String,
@@ -48,9 +50,11 @@ pub struct SourceFacts {
     pub whole_until_s: Option<f64>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VideoFacts {
     pub stream_index: usize,
+    /// Not in `facts.json`: only ingest asks.
+    #[serde(skip, default = "unknown_codec")]
     pub codec: Id,
     /// Film time of this stream; its timescale is that of `Boundaries` and of the chunk files.
     pub clock: FilmClock,
@@ -59,16 +63,19 @@ pub struct VideoFacts {
     pub size: Size,
     pub orientation: Orientation,
     /// 1/1 where the file says nothing.
+    #[serde(with = "facts_file::rational")]
     pub sar: Rational,
     /// Frames a second, on average over the timestamps.
     pub frame_rate: f64,
     pub constant_rate: bool,
     /// Presentation times of the frames that can be shown, in film ticks, ascending and without doubles.
+    #[serde(with = "facts_file::times")]
     pub frame_times: Vec<i64>,
     /// Film ticks that the last frame is shown.
     pub last_frame_duration: i64,
     /// Presentation times of keyframes at which decoding can start with nothing lost, ascending, in film ticks;
     /// keyframes with leading pictures (open GOPs) are not among them, but for the first.
+    #[serde(with = "facts_file::times")]
     pub keyframes: Vec<i64>,
     /// Some packets carry no presentation time (AVI): frame n of the decoder is shown at `frame_times[n]`.
     pub ranked: bool,
@@ -77,14 +84,18 @@ pub struct VideoFacts {
     /// Frames that share their time with another one; `frame_times` has it once.
     pub doubled_frames: u64,
     pub interlaced: bool,
-    pub pixel: ffmpeg_next::format::Pixel,
+    /// Not in `facts.json`: only ingest asks.
+    #[serde(skip, default = "unknown_pixel")]
+    pub pixel: Pixel,
     /// The average of the packets, in bit/s.
     pub bitrate_bps: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AudioFacts {
     pub stream_index: usize,
+    /// Not in `facts.json`: only ingest asks.
+    #[serde(skip, default = "unknown_codec")]
     pub codec: Id,
     /// Film time of this stream in samples: its timescale is the sample rate.
     pub clock: FilmClock,
@@ -113,6 +124,21 @@ pub fn open(path: &Path, limits: &MediaLimits) -> Result<Opened, TaskError> {
     let facts = probe::measure(&mut input, &chosen, limits)?;
     drop(input);
     Ok(Opened { input: reopen(path, &facts)?, facts })
+}
+
+/// What ingest judged: measured again only where `facts` are not at hand.
+pub fn open_judged(path: &Path, facts: Option<&Path>) -> Result<Opened, TaskError> {
+    let Some(facts) = facts else { return open(path, &judge::ALREADY_JUDGED) };
+    let facts = facts_file::read(facts)?;
+    Ok(Opened { input: reopen(path, &facts)?, facts })
+}
+
+fn unknown_codec() -> Id {
+    Id::None
+}
+
+fn unknown_pixel() -> Pixel {
+    Pixel::None
 }
 
 /// The same file and streams once more, at the first packet.

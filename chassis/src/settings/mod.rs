@@ -157,8 +157,7 @@ pub struct Encode {
     pub crf: f64,
     pub x264_preset: String,
     pub gop_s_max: f64,
-    /// `None`: one chunk for the whole film.
-    pub chunk_s: Option<f64>,
+    pub chunk_s: f64,
 }
 
 /// How the scheduler works.

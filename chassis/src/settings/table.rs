@@ -261,7 +261,7 @@ pub static TABLE: &[Setting] = &[
     setting!("jobs.retry_base_ms", jobs.retry_base_ms, Some("1000"), "Wait before the second attempt at most, in milliseconds; doubled for each further one.", check positive),
     setting!("jobs.retry_max_ms", jobs.retry_max_ms, Some("60000"), "Longest wait between attempts, in milliseconds.", check positive),
     setting!("jobs.encode_slots", jobs.encode_slots, None,
-        "Encodes at once. Default: one for every two cores, at least one.", check positive),
+        "Chunks encoded at once. Default: one for every core.", check positive),
     setting!("jobs.ingest_slots", jobs.ingest_slots, Some("2"),
         "Other jobs at once: they are short, and nothing playable waits behind an encode.", check positive),
     setting!("jobs.poll_ms", jobs.poll_ms, Some("200"), "The dispatcher looks for due jobs this often, in milliseconds.", check positive),
@@ -297,6 +297,6 @@ pub static TABLE: &[Setting] = &[
     setting!("encode.crf", encode.crf, Some("23"), "Constant rate factor of x264, 0 to 51; smaller is better and larger.", check crf),
     setting!("encode.x264_preset", encode.x264_preset, Some("veryfast"), "Speed of x264 against size.", check x264_preset),
     setting!("encode.gop_s_max", encode.gop_s_max, Some("2"), "Longest distance of keyframes, in seconds.", check above_zero),
-    setting!("encode.chunk_s", encode.chunk_s, None,
-        "Films are encoded in chunks of about this length, in seconds, side by side. Default: in one piece.", check above_zero),
+    setting!("encode.chunk_s", encode.chunk_s, Some("10"),
+        "Films are encoded in chunks of about this length, in seconds, side by side.", check above_zero),
 ];

@@ -1,10 +1,13 @@
 //! Encode one chunk at every rung, or the audio that the rungs share.
 
+use std::path::PathBuf;
+
+use domain::ObjectFile;
 use domain::task::{Outcome, Task};
 
 use super::unexpected;
 use crate::failure::RunError;
-use crate::workplace::Run;
+use crate::workplace::{Run, Workplace};
 
 /// The payload of an `encode` job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,9 +32,10 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let source = run.source().await?;
     let place = run.begin().await?;
     let (input, output) = (place.fetch_source(&source).await?, place.output());
+    let facts = fetch_facts(run, &place).await?;
     let task = match part {
-        Part::Chunk(chunk) => Task::EncodeVideo { input, output, plan, chunk },
-        Part::Audio => Task::EncodeAudio { input, output, plan },
+        Part::Chunk(chunk) => Task::EncodeVideo { input, facts, output, plan, chunk },
+        Part::Audio => Task::EncodeAudio { input, facts, output, plan },
     };
     let files = match place.transcode(task).await? {
         Outcome::Encode { files } => files,
@@ -41,6 +45,15 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let assemble = scheduler.id();
     scheduler.catalog.finish_encode(lease, place.attempt, &objects, assemble, scheduler.now()).await?;
     Ok(())
+}
+
+/// What ingest measured.
+async fn fetch_facts(run: &Run<'_>, place: &Workplace<'_>) -> Result<Option<PathBuf>, RunError> {
+    let stored = run.scheduler.catalog.objects_of(run.lease.job.video, "chunk").await?;
+    match stored.iter().find(|object| object.key.file == ObjectFile::Facts) {
+        Some(object) => place.fetch(&object.key).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ async fn publish(run: &Run<'_>, commit: &IngestCommit<'_>, ingested: &Ingested) 
 }
 
 fn files(ingested: &Ingested) -> Vec<&OutputFile> {
-    ingested.original.iter().flat_map(|original| &original.files).chain(&ingested.covers.files).collect()
+    let original = ingested.original.iter().flat_map(|original| &original.files);
+    original.chain(&ingested.covers.files).chain(&ingested.facts).collect()
 }
 
 /// One for the audio that the rungs share, one for each chunk.

@@ -235,7 +235,8 @@ impl World {
         let entries =
             |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
         let workers = entries(self.folder.path().join("scratch"));
-        workers.flat_map(entries).filter(|path| path.is_dir()).collect()
+        // Uploads are kept a moment for the next run.
+        workers.flat_map(entries).filter(|path| path.is_dir() && !path.ends_with("sources")).collect()
     }
 
     /// Every object is explained by a row, every row by the rules, and no file of a run is left.

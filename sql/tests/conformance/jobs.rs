@@ -44,6 +44,31 @@ async fn what_makes_playable_goes_before_encodes_and_old_before_new(mut world: W
     assert_eq!(leases[1].job.payload, r#"{"chunk":0}"#);
 }
 
+both!(neither_a_long_film_nor_many_of_one_user_stand_before_others_short_ones);
+async fn neither_a_long_film_nor_many_of_one_user_stand_before_others_short_ones(mut world: World) {
+    let long = world.playable(100).await;
+    let author = world.user("zoe").await;
+    let first = world.video_of(author).await;
+    world.playable_as(first, 2).await;
+    let second = world.video_of(author).await;
+    world.playable_as(second, 2).await;
+    world.advance_ms(1000);
+    let short = world.playable(2).await;
+
+    let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: 3, limit: 1 };
+    let mut order = Vec::new();
+    for _ in 0..106 {
+        let leases = world.catalog.claim_jobs(&claim, world.now).await.unwrap();
+        order.push(leases[0].job.video);
+    }
+    let ends_at = |video| order.iter().rposition(|&of| of == video).unwrap();
+    assert_eq!(order[..6], [long, first, short, long, first, short], "one after the other");
+    assert!(
+        ends_at(second) < 12,
+        "behind its author's other film, and before most of the long one: {order:?}"
+    );
+}
+
 both!(a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video);
 async fn a_lost_worker_costs_an_attempt_and_the_last_one_fails_the_video(mut world: World) {
     let video = world.uploaded().await;

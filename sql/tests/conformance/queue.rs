@@ -88,11 +88,11 @@ async fn long_queue(mut world: World, name: &str, claimers: usize) {
         "{name}: {rows} rows, {} claims by {claimers}, {per_s:.0}/s: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}",
         took.len()
     );
-    let claims = "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND run_at <= 1800000000000
-                  ORDER BY run_at, id LIMIT 5";
+    let claims = "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND +run_at <= 1800000000000
+                  ORDER BY turn_at, id LIMIT 5";
     let plan = crate::plans::plan(&world, &mut connection, claims).await;
     assert!(
-        plan.contains("jobs_queued") && !plan.contains("Sort") && !plan.contains("TEMP B-TREE"),
+        plan.contains("jobs_in_turn") && !plan.contains("Sort") && !plan.contains("TEMP B-TREE"),
         "{plan}"
     );
     if let (Some(before), Some(after)) = (scans_before, scans(&world, &mut connection).await) {
@@ -125,10 +125,10 @@ async fn fill(world: &mut World, connection: &mut AnyConnection, rows: usize) {
             numbers(videos)
         ),
         format!(
-            "INSERT INTO jobs (id, kind, state, video_id, payload, run_at, attempts, token, progress, created_at)
+            "INSERT INTO jobs (id, kind, state, video_id, payload, run_at, turn_at, attempts, token, progress, created_at)
              SELECT '01900000-0000-7000-8000-' || {}, 'encode', CASE WHEN n % 10 = 0 THEN 'done' ELSE 'queued' END,
                     '01900000-0000-7000-9000-' || {}, '{{}}', {now} - {rows} + n + CASE WHEN n % 10 = 1 THEN 3600000 ELSE 0 END,
-                    0, 0, 0.0, {now} FROM {}",
+                    {now} - {rows} + n, 0, 0, 0.0, {now} FROM {}",
             hex("n"),
             hex(&format!("(n % {videos} + 1)")),
             numbers(rows)

@@ -74,7 +74,8 @@ async fn of_several_processes_that_start_at_once_one_migrates() {
             .collect();
         let waiting = async |granted: bool| {
             let statement =
-                "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND granted::int = $1";
+                "SELECT count(*) AS n FROM pg_locks JOIN pg_database d ON d.oid = pg_locks.database
+                 WHERE locktype = 'advisory' AND granted::int = $1 AND d.datname = current_database()";
             let row = sqlx::query(statement)
                 .bind(i32::from(granted))
                 .fetch_one(&mut database.connect().await)

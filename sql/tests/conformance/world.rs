@@ -99,6 +99,10 @@ impl World {
     /// A video with its bytes and its `ingest` job.
     pub async fn uploaded(&mut self) -> VideoId {
         let video = self.video().await;
+        self.uploaded_as(video).await
+    }
+
+    pub async fn uploaded_as(&mut self, video: VideoId) -> VideoId {
         let attempt = self.begin_upload(video).await;
         let upload = self.upload(video, attempt);
         let done = self.catalog.complete_upload(&upload, self.now).await.unwrap();
@@ -136,7 +140,12 @@ impl World {
 
     /// A video that can be watched, with `chunks` encode jobs to come.
     pub async fn playable(&mut self, chunks: usize) -> VideoId {
-        let video = self.uploaded().await;
+        let video = self.video().await;
+        self.playable_as(video, chunks).await
+    }
+
+    pub async fn playable_as(&mut self, video: VideoId, chunks: usize) -> VideoId {
+        self.uploaded_as(video).await;
         let lease = self.claim(JobKind::Ingest).await;
         assert_eq!(lease.job.video, video);
         self.ingest(&lease, chunks).await.unwrap();

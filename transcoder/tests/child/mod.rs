@@ -69,6 +69,8 @@ fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
     let Outcome::Ingest(ingest) = run(&ingest)? else { return Err(unexpected("ingest")) };
     let mut files: Vec<OutputFile> = ingest.covers.files.clone();
     files.extend(ingest.original.iter().flat_map(|original| original.files.clone()));
+    files.extend(ingest.facts.clone());
+    let facts = || ingest.facts.as_ref().map(|facts| ingested.join(&facts.name));
     present(&ingested, &files)?;
 
     let plan = ingest.plan;
@@ -77,11 +79,11 @@ fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
     if !plan.rungs.is_empty() {
         for chunk in 0..plan.chunks.len() as u32 {
             let (input, output, plan) = (input.clone(), encoded.clone(), plan.clone());
-            encode(&Task::EncodeVideo { input, output, plan, chunk }, &encoded)?;
+            encode(&Task::EncodeVideo { input, facts: facts(), output, plan, chunk }, &encoded)?;
         }
         if plan.audio {
             let (input, output, plan) = (input.clone(), encoded.clone(), plan.clone());
-            encode(&Task::EncodeAudio { input, output, plan }, &encoded)?;
+            encode(&Task::EncodeAudio { input, facts: facts(), output, plan }, &encoded)?;
         }
         let chunk = |name, number| encoded.join(ObjectFile::Chunk(name, number).to_string());
         let numbers = || 0..plan.chunks.len() as u32;
