@@ -72,6 +72,7 @@ pub(crate) struct Video {
     play_url: Option<String>,
     hls_url: Option<String>,
     cover_url: Option<String>,
+    /// WebVTT: small pictures from all over the film. There a moment after the video is `ready`.
     storyboard_url: Option<String>,
     /// Base64.
     thumbhash: Option<String>,
@@ -229,7 +230,10 @@ impl Api {
             frame_rate: video.frame_rate,
             hls_url: watchable.then(|| format!("{}/master.m3u8", at.play)),
             cover_url: video.cover_attempt.filter(|_| watchable).map(|_| format!("{}/cover.jpg", at.play)),
-            storyboard_url: None,
+            storyboard_url: video
+                .storyboard_attempt
+                .filter(|_| watchable)
+                .map(|_| format!("{}/storyboard.vtt", at.play)),
             thumbhash: video.thumbhash,
             renditions: video.renditions.into_iter().map(|rendition| at.rendition(rendition)).collect(),
             play_url: watchable.then_some(at.play),

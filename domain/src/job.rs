@@ -11,7 +11,7 @@ closed_enum!(
         Encode = "encode",
         /// Join, package, verify and publish the rungs.
         Assemble = "assemble",
-        /// Take a new cover at the place the author chose.
+        /// Take pictures of the film: a new cover at the place the author chose, or the storyboard.
         Cover = "cover",
         /// Remove every object of a deleted video, and write the receipt.
         Purge = "purge",

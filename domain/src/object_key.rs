@@ -37,6 +37,10 @@ pub enum ObjectFile {
     Facts,
     /// Width in pixels, one of [`crate::COVER_WIDTHS_PX`] or the source's own where it is smaller than all.
     Cover(u32, CoverFormat),
+    /// WebVTT: which part of the sprite shows which part of the film.
+    StoryboardCues,
+    /// Small pictures of the film on one sheet.
+    StoryboardSprite,
 }
 
 /// A path that is no object's.
@@ -90,8 +94,9 @@ impl ObjectFile {
                 "video/mp4"
             }
             ObjectFile::Index(_) | ObjectFile::Facts => "application/json",
-            ObjectFile::Cover(_, CoverFormat::Jpeg) => "image/jpeg",
+            ObjectFile::Cover(_, CoverFormat::Jpeg) | ObjectFile::StoryboardSprite => "image/jpeg",
             ObjectFile::Cover(_, CoverFormat::Webp) => "image/webp",
+            ObjectFile::StoryboardCues => "text/vtt; charset=utf-8",
             ObjectFile::Source => "application/octet-stream",
         }
     }
@@ -108,6 +113,7 @@ impl ObjectFile {
             }
             ObjectFile::Chunk(..) | ObjectFile::ChunkAudio | ObjectFile::Facts => "chunk",
             ObjectFile::Cover(..) => "picture",
+            ObjectFile::StoryboardCues | ObjectFile::StoryboardSprite => "storyboard",
         }
     }
 }
@@ -124,6 +130,8 @@ impl std::fmt::Display for ObjectFile {
             ObjectFile::ChunkAudio => f.write_str("chunk.audio.mp4"),
             ObjectFile::Facts => f.write_str("facts.json"),
             ObjectFile::Cover(width, format) => write!(f, "cover-{width}.{format}"),
+            ObjectFile::StoryboardCues => f.write_str("storyboard.vtt"),
+            ObjectFile::StoryboardSprite => f.write_str("storyboard.jpg"),
         }
     }
 }
@@ -137,6 +145,8 @@ impl std::str::FromStr for ObjectFile {
             ["shared", "audio", "mp4"] => Some(ObjectFile::SharedAudio),
             ["chunk", "audio", "mp4"] => Some(ObjectFile::ChunkAudio),
             ["facts", "json"] => Some(ObjectFile::Facts),
+            ["storyboard", "vtt"] => Some(ObjectFile::StoryboardCues),
+            ["storyboard", "jpg"] => Some(ObjectFile::StoryboardSprite),
             [rendition, "head", "mp4"] => rendition.parse().ok().map(ObjectFile::Head),
             [rendition, "index", "json"] => rendition.parse().ok().map(ObjectFile::Index),
             [rendition, middle, "mp4"] => {
@@ -173,6 +183,8 @@ mod tests {
             ObjectFile::Facts,
             ObjectFile::Cover(120, CoverFormat::Jpeg),
             ObjectFile::Cover(720, CoverFormat::Webp),
+            ObjectFile::StoryboardCues,
+            ObjectFile::StoryboardSprite,
         ];
         for &name in RenditionName::ALL {
             files.extend([

@@ -35,6 +35,19 @@ pub enum Task {
     },
     /// Take the cover anew.
     Cover { input: PathBuf, output: PathBuf, limits: MediaLimits, at_s: Option<f64> },
+    /// Draw the storyboard: `storyboard.jpg` and `storyboard.vtt`.
+    Storyboard {
+        /// The film, or one video track of it.
+        input: PathBuf,
+        output: PathBuf,
+        limits: MediaLimits,
+        /// When the film comes to the first instant of `input`, in seconds.
+        starts_at_s: f64,
+        /// Of the film.
+        duration_s: f64,
+        /// As the cues name the sprite.
+        sprite_url: String,
+    },
 }
 
 /// What a source may be at most.
@@ -87,6 +100,7 @@ pub enum Outcome {
     Encode { files: Vec<OutputFile> },
     Assemble { renditions: Vec<RenditionOutput> },
     Cover(Covers),
+    Storyboard { files: Vec<OutputFile> },
 }
 
 /// A file in the output folder.

@@ -39,6 +39,9 @@ fn main() {
             Outcome::Assemble { renditions }
         }
         Task::Cover { output, .. } => Outcome::Cover(covers(&output)),
+        Task::Storyboard { output, .. } => Outcome::Storyboard {
+            files: vec![write(&output, "storyboard.vtt"), write(&output, "storyboard.jpg")],
+        },
     };
     say(&Event::Done { outcome });
 }

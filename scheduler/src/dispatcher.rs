@@ -16,6 +16,8 @@ use crate::scratch::Scratch;
 
 /// Purges mostly wait, for the store or for the end of a lease.
 const PURGE_SLOTS: usize = 4;
+/// Nobody waits for a picture before watching.
+const COVER_SLOTS: usize = 1;
 /// Joining is reading and writing: more at once would only share the disk.
 const ASSEMBLE_SLOTS: usize = 1;
 /// After the database did not answer.
@@ -78,8 +80,9 @@ fn lanes(
     shutdown: &CancellationToken,
 ) -> Vec<Lane> {
     let jobs = &scheduler.config.jobs;
-    let plan: [(&[JobKind], usize); 4] = [
-        (&[JobKind::Ingest, JobKind::Cover], jobs.ingest_slots as usize),
+    let plan: [(&[JobKind], usize); 5] = [
+        (&[JobKind::Ingest], jobs.ingest_slots as usize),
+        (&[JobKind::Cover], COVER_SLOTS),
         (&[JobKind::Purge], PURGE_SLOTS),
         (&[JobKind::Assemble], ASSEMBLE_SLOTS),
         (&[JobKind::Encode], encode_slots(jobs.encode_slots)),

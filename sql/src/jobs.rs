@@ -340,6 +340,21 @@ pub(crate) async fn cancel(
     Ok(())
 }
 
+/// [`cancel`], of covers to be taken anew: the storyboard goes on.
+pub(crate) async fn cancel_covers(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query(
+        "-- jobs.cancel_covers
+         UPDATE jobs SET state = 'cancelled', token = token + 1, worker = NULL, finished_at = $3
+         WHERE video_id = $1 AND kind = 'cover' AND payload <> $2 AND state IN ('queued', 'running')",
+    )
+    .bind(video.to_string())
+    .bind(crate::STORYBOARD)
+    .bind(now.unix_ms())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// Gives up jobs whose last attempt lost its worker. The rest of very many waits for the next call.
 async fn bury_some(tx: &mut Tx, kind: JobKind, attempts_max: u32, now: Timestamp) -> Result<(), SqlError> {
     // Videos first, as everywhere; those that somebody holds wait for the next call.

@@ -43,7 +43,7 @@ pub use job_endings::RetryJob;
 pub use jobs::{Claim, Job, Lease};
 pub use objects::{NewObject, StoredObject};
 pub use publications::{Publication, PublishedRendition, Watchable};
-pub use publishing::{IngestCommit, OriginalPublished, RenditionsPublished};
+pub use publishing::{IngestCommit, OriginalPublished, RenditionsPublished, STORYBOARD};
 pub use queue::{JobRow, QueueDepth};
 pub use sessions::NewSession;
 pub use start::Patience;

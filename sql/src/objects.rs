@@ -22,6 +22,11 @@ pub struct StoredObject {
     pub crc64nvme: Option<u64>,
 }
 
+/// A column: the attempt that holds the storyboard of the video `v`.
+pub(crate) const STORYBOARD_ATTEMPT: &str =
+    "(SELECT o.attempt_id FROM objects o WHERE o.video_id = v.id AND o.class = 'storyboard' LIMIT 1)
+     AS storyboard_attempt";
+
 impl Catalog {
     /// All of them in the order of their paths, from after `after` on.
     pub async fn objects_after(

@@ -3,8 +3,10 @@
 use domain::{
     AttemptId, PublicationId, RenditionName, Size, Timestamp, UserId, VideoId, VideoState, Visibility,
 };
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
+use crate::objects::STORYBOARD_ATTEMPT;
 use crate::row::{float, instant, natural, natural_opt, parsed, parsed_opt, text};
 use crate::{Catalog, SqlError};
 
@@ -22,6 +24,7 @@ pub struct Watchable {
     pub cover_attempt: Option<AttemptId>,
     /// In pixels.
     pub cover_width_max: Option<u32>,
+    pub storyboard_attempt: Option<AttemptId>,
     /// A scheduled deletion: from then on it is gone, whatever a cache says.
     pub gone_at: Option<Timestamp>,
 }
@@ -52,13 +55,14 @@ pub struct PublishedRendition {
 
 impl Catalog {
     pub async fn watchable(&self, video: VideoId, now: Timestamp) -> Result<Option<Watchable>, SqlError> {
-        let row = sqlx::query(
+        let row = sqlx::query(AssertSqlSafe(format!(
             "-- publications.watchable
-             SELECT id, author_id, title, visibility, state, publication_id, published_at,
-                    coalesce(duration_s, 0.0) AS duration_s, cover_attempt, cover_width_max, gone_at
-             FROM videos
-             WHERE id = $1 AND state IN ('playable', 'ready') AND (gone_at IS NULL OR gone_at > $2)",
-        )
+             SELECT v.id, v.author_id, v.title, v.visibility, v.state, v.publication_id, v.published_at,
+                    coalesce(v.duration_s, 0.0) AS duration_s, v.cover_attempt, v.cover_width_max, {STORYBOARD_ATTEMPT},
+                    v.gone_at
+             FROM videos v
+             WHERE v.id = $1 AND v.state IN ('playable', 'ready') AND (v.gone_at IS NULL OR v.gone_at > $2)"
+        )))
         .bind(video.to_string())
         .bind(now.unix_ms())
         .fetch_optional(&self.readers)
@@ -107,6 +111,7 @@ fn watchable(row: &AnyRow) -> Result<Watchable, SqlError> {
         duration_s: float(row, "duration_s")?,
         cover_attempt: parsed_opt(row, "cover_attempt")?,
         cover_width_max: natural_opt(row, "cover_width_max")?,
+        storyboard_attempt: parsed_opt(row, "storyboard_attempt")?,
         gone_at: crate::row::instant_opt(row, "gone_at")?,
     })
 }

@@ -1,4 +1,4 @@
-//! Going live: the commits of `ingest`, `encode`, `assemble` and `cover`. Each is one fenced transaction, and
+//! Going live: the commits of `ingest`, `encode`, `assemble`, `cover` and the storyboard. Each is one fenced transaction, and
 //! the first thing it does is to end its own job, so that it happens once.
 
 use domain::task::{Covers, Plan, RenditionOutput, SourceInfo};
@@ -29,6 +29,8 @@ pub struct IngestCommit<'a> {
 pub struct OriginalPublished<'a> {
     pub publication: PublicationId,
     pub rendition: &'a RenditionOutput,
+    /// Queued where the video is ready.
+    pub storyboard_job: JobId,
 }
 
 #[derive(Debug, Clone)]
@@ -37,7 +39,11 @@ pub struct RenditionsPublished<'a> {
     pub publication: PublicationId,
     pub renditions: &'a [RenditionOutput],
     pub objects: &'a [NewObject],
+    pub storyboard_job: JobId,
 }
+
+/// The payload of a `cover` job that draws the storyboard.
+pub const STORYBOARD: &str = "\"storyboard\"";
 
 impl Catalog {
     /// `uploaded` becomes `processing`; a later attempt finds it there.
@@ -69,7 +75,7 @@ impl Catalog {
             publish(tx, video, original.publication, ingest.attempt, renditions, now).await?;
             advance(tx, video, VideoState::Processing, VideoState::Playable, now).await?;
             if ingest.encode_jobs.is_empty() {
-                advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?;
+                become_ready(tx, video, original.storyboard_job, now).await?;
             }
             Ok(())
         })
@@ -127,7 +133,8 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(), FencedError> {
         commit!(self, async |tx| {
-            let RenditionsPublished { attempt, publication, renditions, objects } = *published;
+            let RenditionsPublished { attempt, publication, renditions, objects, storyboard_job } =
+                *published;
             if commit_run(tx, lease, attempt, objects, now).await? == Run::CommittedBefore {
                 return Ok(());
             }
@@ -137,7 +144,7 @@ impl Catalog {
             if state(tx, video).await? == Some(VideoState::Processing) {
                 advance(tx, video, VideoState::Processing, VideoState::Playable, now).await?;
             }
-            Ok(advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?)
+            Ok(become_ready(tx, video, storyboard_job, now).await?)
         })
     }
 
@@ -161,6 +168,17 @@ impl Catalog {
             }
             Ok(())
         })
+    }
+
+    /// The storyboard is there: its objects are all there is to it.
+    pub async fn publish_storyboard(
+        &self,
+        lease: &Lease,
+        attempt: AttemptId,
+        objects: &[NewObject],
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        commit!(self, async |tx| { commit_run(tx, lease, attempt, objects, now).await.map(|_| ()) })
     }
 }
 
@@ -204,6 +222,19 @@ async fn note_ingest(
     note_rungs(tx, video, ingest.plan).await?;
     crate::jobs::insert_encodes(tx, video, ingest.encode_jobs, now).await?;
     refresh_progress(tx, video).await
+}
+
+/// From here on the film is as good as it gets, and there is time for its storyboard.
+async fn become_ready(
+    tx: &mut Tx,
+    video: VideoId,
+    storyboard_job: JobId,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?;
+    let payload = STORYBOARD.to_owned();
+    let job = NewJob { id: storyboard_job, kind: JobKind::Cover, video, payload, run_at: now };
+    crate::jobs::insert(tx, &job, now).await
 }
 
 async fn note_media(

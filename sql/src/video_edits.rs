@@ -152,7 +152,7 @@ async fn replace_cover_job(
         // This was asked for before.
         return Ok(());
     }
-    crate::jobs::cancel(tx, video, &[JobKind::Cover], now).await?;
+    crate::jobs::cancel_covers(tx, video, now).await?;
     let payload = serde_json::json!({ "at_s": at_s }).to_string();
     crate::jobs::insert(tx, &NewJob { id: job, kind: JobKind::Cover, video, payload, run_at: now }, now).await
 }

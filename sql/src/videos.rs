@@ -10,6 +10,7 @@ use domain::{
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
+use crate::objects::STORYBOARD_ATTEMPT;
 use crate::pool::Pool;
 use crate::row::{
     float, float_opt, instant, instant_opt, json, natural, natural_opt, parsed, parsed_opt, placeholders,
@@ -40,6 +41,7 @@ pub struct Video {
     pub cover_at_s: Option<f64>,
     pub cover_attempt: Option<AttemptId>,
     pub cover_width_max: Option<u32>,
+    pub storyboard_attempt: Option<AttemptId>,
     pub thumbhash: Option<String>,
     pub publication: Option<PublicationId>,
     /// Best first; planned ones are pending.
@@ -115,7 +117,7 @@ impl Catalog {
     pub async fn video(&self, id: VideoId, now: Timestamp) -> Result<Option<Video>, SqlError> {
         let row = sqlx::query(AssertSqlSafe(format!(
             "-- videos.one
-             SELECT {COLUMNS} FROM videos v JOIN users u ON u.id = v.author_id
+             SELECT {COLUMNS}, {STORYBOARD_ATTEMPT} FROM videos v JOIN users u ON u.id = v.author_id
              WHERE v.id = $1 AND (v.gone_at IS NULL OR v.gone_at > $2)"
         )))
         .bind(id.to_string())
@@ -167,7 +169,7 @@ impl Catalog {
         };
         let rows = sqlx::query(AssertSqlSafe(format!(
             "-- videos.list
-             SELECT {COLUMNS} FROM videos v JOIN users u ON u.id = v.author_id {tag_join}
+             SELECT {COLUMNS}, {STORYBOARD_ATTEMPT} FROM videos v JOIN users u ON u.id = v.author_id {tag_join}
              WHERE {audience} AND {author} AND {tag} AND v.id < $1 AND (v.gone_at IS NULL OR v.gone_at > $2)
              ORDER BY v.id DESC LIMIT $3"
         )))
@@ -290,6 +292,7 @@ fn video(row: &AnyRow) -> Result<Video, SqlError> {
         cover_at_s: float_opt(row, "cover_at_s")?,
         cover_attempt: parsed_opt(row, "cover_attempt")?,
         cover_width_max: natural_opt(row, "cover_width_max")?,
+        storyboard_attempt: parsed_opt(row, "storyboard_attempt")?,
         thumbhash: text_opt(row, "thumbhash")?,
         publication: parsed_opt(row, "publication_id")?,
         renditions: Vec::new(),

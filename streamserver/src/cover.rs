@@ -31,16 +31,8 @@ pub struct Wanted {
         (status = 404, description = "no such video, or not yours to see", content_type = "application/problem+json"),
     )
 )]
-pub async fn jpeg(
-    State(server): State<StreamServer>,
-    caller: Caller,
-    Path(video): Path<VideoId>,
-    Query(wanted): Query<Wanted>,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let asked = Asked { method: &method, headers: &headers };
-    cover(&server, &caller, video, &wanted, CoverFormat::Jpeg, &asked).await
+pub async fn jpeg(State(server): State<StreamServer>, request: CoverRequest) -> Result<Response, Problem> {
+    cover(&server, request, CoverFormat::Jpeg).await
 }
 
 /// Cover as WebP
@@ -56,27 +48,18 @@ pub async fn jpeg(
         (status = 404, description = "no such video, or not yours to see", content_type = "application/problem+json"),
     )
 )]
-pub async fn webp(
-    State(server): State<StreamServer>,
-    caller: Caller,
-    Path(video): Path<VideoId>,
-    Query(wanted): Query<Wanted>,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let asked = Asked { method: &method, headers: &headers };
-    cover(&server, &caller, video, &wanted, CoverFormat::Webp, &asked).await
+pub async fn webp(State(server): State<StreamServer>, request: CoverRequest) -> Result<Response, Problem> {
+    cover(&server, request, CoverFormat::Webp).await
 }
+
+type CoverRequest = (Caller, Path<VideoId>, Query<Wanted>, Method, HeaderMap);
 
 async fn cover(
     server: &StreamServer,
-    caller: &Caller,
-    video: VideoId,
-    wanted: &Wanted,
+    (caller, Path(video), Query(wanted), method, headers): CoverRequest,
     format: CoverFormat,
-    asked: &Asked<'_>,
 ) -> Result<Response, Problem> {
-    let watchable = server.watch.watchable(video, caller).await?;
+    let watchable = server.watch.watchable(video, &caller).await?;
     let (Some(attempt), Some(width_max)) = (watchable.cover_attempt, watchable.cover_width_max) else {
         return Err(Problem::not_found());
     };
@@ -91,8 +74,8 @@ async fn cover(
         caching: Caching::of(watchable.visibility, Caching::Pointer),
         disposition: None,
     };
-    let picture = server.watch.picture(key, caller).await?;
-    answer::bytes(asked, &description, picture)
+    let picture = server.watch.picture(key, &caller).await?;
+    answer::bytes(&Asked { method: &method, headers: &headers }, &description, picture)
 }
 
 /// Of the widths up to `width_max`, which is itself the only one where the film is smaller than all.

@@ -24,6 +24,7 @@ mod receive;
 mod run;
 mod segments;
 mod server;
+mod storyboard;
 mod upload;
 mod upload_request;
 mod watch;

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
 use crate::watch::Watch;
-use crate::{cover, progressive, publication, upload};
+use crate::{cover, progressive, publication, storyboard, upload};
 
 /// A body that flows waits this long to hear whether its video is still there.
 const ANSWER_WAIT: Duration = Duration::from_millis(250);
@@ -163,6 +163,8 @@ pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
         .route(Policy::Anyone, routes!(publication::master))
         .route(Policy::Anyone, routes!(cover::jpeg))
         .route(Policy::Anyone, routes!(cover::webp))
+        .route(Policy::Anyone, routes!(storyboard::cues))
+        .route(Policy::Anyone, routes!(storyboard::sprite))
         .route(Policy::Anyone, routes!(publication::file))
         .with_state(server)
 }

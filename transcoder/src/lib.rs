@@ -4,6 +4,7 @@
 //! Pictures in: [`sniff`] → [`source`] (open, choose streams, measure) → [`judge`] → [`plan`] → encode.
 //! Bytes out: [`original`] (stream copy) or [`assemble`] (chunks joined) → [`track`] → [`track_index`] →
 //! [`rendition`] (with its [`progressive`] head) → [`verify`].
+//! Stills: [`stills`] → [`cover`] and [`storyboard`] → [`picture`].
 
 pub mod assemble;
 pub mod boxes;
@@ -41,6 +42,10 @@ pub mod run;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
+#[cfg(test)]
+mod still_tests;
+pub mod stills;
+pub mod storyboard;
 #[cfg(test)]
 mod test_clips;
 pub mod timing;

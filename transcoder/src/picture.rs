@@ -32,8 +32,15 @@ pub fn cover_size(source: Size) -> Size {
     Size { width: widest, height: scaled_height(source, widest) }
 }
 
-/// Higher is better: sharp pictures win, black, white and blank ones lose against anything.
-pub fn score(picture: &Video) -> Result<f64, Error> {
+/// The greater, the better a cover: sharp pictures win, and those that are not usable lose against anything.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Score {
+    /// Neither black nor white nor blank.
+    pub usable: bool,
+    merit: f64,
+}
+
+pub fn score(picture: &Video) -> Result<Score, Error> {
     // In luma of limited range.
     const DARK: f64 = 28.0;
     const BRIGHT: f64 = 228.0;
@@ -45,7 +52,7 @@ pub fn score(picture: &Video) -> Result<f64, Error> {
     let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
     let usable = (DARK..BRIGHT).contains(&mean) && deviation >= FLAT;
     let sharpness = edges(&values, small.width() as usize);
-    Ok(if usable { 1.0 + sharpness } else { (deviation + sharpness) / 1000.0 })
+    Ok(Score { usable, merit: if usable { sharpness } else { deviation + sharpness } })
 }
 
 /// Mean step between neighbours.
@@ -64,8 +71,8 @@ pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Cove
     let mut files = Vec::new();
     for &width in &widths {
         let size = Size { width, height: scaled_height(source, width) };
-        files.push(write_jpeg(picture, size, output)?);
-        files.push(write_webp(picture, size, output)?);
+        files.push(cover_jpeg(picture, size, output)?);
+        files.push(cover_webp(picture, size, output)?);
     }
     let width_max = widths.into_iter().max().unwrap_or(0);
     Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture)? })
@@ -76,19 +83,29 @@ fn scaled_height(source: Size, width: u32) -> u32 {
     (height.round() as u32).max(1)
 }
 
-fn write_jpeg(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
-    let name = ObjectFile::Cover(size.width, CoverFormat::Jpeg).to_string();
+fn cover_jpeg(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
     let bytes = packed(&scaled(picture, Pixel::RGB24, size)?, 3);
+    write_jpeg(&bytes, size, ObjectFile::Cover(size.width, CoverFormat::Jpeg), output)
+}
+
+/// `rgb` without padding.
+pub fn write_jpeg(
+    rgb: &[u8],
+    size: Size,
+    object: ObjectFile,
+    output: &Path,
+) -> Result<OutputFile, TaskError> {
+    let name = object.to_string();
     let mut file = BufWriter::new(File::create(output.join(&name))?);
     JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
-        .encode(&bytes, size.width, size.height, ExtendedColorType::Rgb8)
-        .context("write a JPEG cover")?;
+        .encode(rgb, size.width, size.height, ExtendedColorType::Rgb8)
+        .with_context(|| format!("write {name}"))?;
     file.flush()?;
     output_file(output, name)
 }
 
 /// Lossy by FFmpeg's libwebp, where it was built with it; the `image` crate only writes lossless WebP.
-fn write_webp(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
+fn cover_webp(picture: &Video, size: Size, output: &Path) -> Result<OutputFile, TaskError> {
     let name = ObjectFile::Cover(size.width, CoverFormat::Webp).to_string();
     let bytes = match codec::encoder::find_by_name("libwebp") {
         Some(libwebp) => lossy_webp(&scaled(picture, Pixel::BGRA, size)?, libwebp)?,
@@ -129,10 +146,16 @@ fn thumbhash_of(picture: &Video) -> Result<String, Error> {
 
 /// The same shape with both sides at most `px_max`.
 fn within(picture: &Video, format: Pixel, px_max: u32) -> Result<Video, Error> {
-    let longer = picture.width().max(picture.height()).max(1);
-    let scale = (f64::from(px_max) / f64::from(longer)).min(1.0);
+    let size = Size { width: picture.width(), height: picture.height() };
+    let longer = size.width.max(size.height);
+    scaled(picture, format, longer_side(size, longer.min(px_max)))
+}
+
+/// The same shape, with a longer side of `px`.
+pub fn longer_side(size: Size, px: u32) -> Size {
+    let scale = f64::from(px) / f64::from(size.width.max(size.height).max(1));
     let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
-    scaled(picture, format, Size { width: side(picture.width()), height: side(picture.height()) })
+    Size { width: side(size.width), height: side(size.height) }
 }
 
 fn scaled(picture: &Video, format: Pixel, size: Size) -> Result<Video, Error> {
@@ -152,7 +175,7 @@ fn scaled(picture: &Video, format: Pixel, size: Size) -> Result<Video, Error> {
 }
 
 /// The pixels without the padding at the end of rows.
-fn packed(picture: &Video, pixel_bytes: usize) -> Vec<u8> {
+pub fn packed(picture: &Video, pixel_bytes: usize) -> Vec<u8> {
     let (row_bytes, rows) = (picture.width() as usize * pixel_bytes, picture.height() as usize);
     let mut bytes = Vec::with_capacity(row_bytes * rows);
     for row in picture.data(0).chunks(picture.stride(0)).take(rows) {

@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::source::{self, SourceFacts};
 use crate::{
     TaskError, assemble, cover, encode_audio, encode_video, facts_file, judge, original, plan, probe,
+    storyboard,
 };
 
 pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
@@ -33,6 +34,12 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
         Task::Cover { input, output, limits, at_s } => {
             let facts = source::open(input, limits)?.facts;
             Ok(Outcome::Cover(cover::take(input, &facts, output, *at_s)?.covers))
+        }
+        Task::Storyboard { input, output, limits, starts_at_s, duration_s, sprite_url } => {
+            let facts = source::open(input, limits)?.facts;
+            let times_s = (*starts_at_s, *duration_s);
+            let files = storyboard::make(input, &facts, output, times_s, sprite_url, progress)?;
+            Ok(Outcome::Storyboard { files })
         }
     }
 }

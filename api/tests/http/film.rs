@@ -83,7 +83,11 @@ impl App {
             encode_jobs: &[(self.next(), "{}".to_owned())],
         };
         let rendition = rendition(RenditionName::Original, SIZE);
-        let original = OriginalPublished { publication: self.next(), rendition: &rendition };
+        let original = OriginalPublished {
+            publication: self.next(),
+            rendition: &rendition,
+            storyboard_job: self.next(),
+        };
         self.catalog.publish_original(lease, &commit, &original, self.clock.now()).await.unwrap();
     }
 
@@ -105,6 +109,7 @@ impl App {
             publication: self.next(),
             renditions: &renditions,
             objects: &objects,
+            storyboard_job: self.next(),
         };
         self.catalog.publish_renditions(&lease, &published, self.clock.now()).await.unwrap();
     }

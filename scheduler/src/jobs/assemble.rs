@@ -34,6 +34,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         publication: scheduler.id(),
         renditions: &renditions,
         objects: &objects,
+        storyboard_job: scheduler.id(),
     };
     scheduler.catalog.publish_renditions(lease, &published, scheduler.now()).await?;
     tracing::info!(video.id = %lease.job.video, "ready");

@@ -45,7 +45,8 @@ async fn publish(run: &Run<'_>, commit: &IngestCommit<'_>, ingested: &Ingested) 
     let (scheduler, lease, now) = (run.scheduler, run.lease, run.scheduler.now());
     match &ingested.original {
         Some(rendition) => {
-            let original = OriginalPublished { publication: scheduler.id(), rendition };
+            let original =
+                OriginalPublished { publication: scheduler.id(), rendition, storyboard_job: scheduler.id() };
             scheduler.catalog.publish_original(lease, commit, &original, now).await?;
             let time_to_playable_ms = now.ms_since(lease.job.created_at);
             metrics::histogram!("scheduler_time_to_playable_seconds")

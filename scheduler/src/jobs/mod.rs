@@ -5,6 +5,7 @@ mod cover;
 mod encode;
 mod ingest;
 mod purge;
+mod storyboard;
 
 use domain::JobKind;
 use domain::task::Outcome;
@@ -19,6 +20,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         JobKind::Ingest => ingest::run(run).await,
         JobKind::Encode => encode::run(run).await,
         JobKind::Assemble => assemble::run(run).await,
+        JobKind::Cover if run.lease.job.payload == sql::STORYBOARD => storyboard::run(run).await,
         JobKind::Cover => cover::run(run).await,
         JobKind::Purge => purge::run(run).await,
     }

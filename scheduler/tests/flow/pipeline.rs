@@ -14,11 +14,15 @@ async fn an_upload_becomes_ready() {
     assert_eq!(seen.renditions.len(), 3);
     assert!(seen.renditions.iter().all(|r| r.state == RenditionState::Ready), "{:?}", seen.renditions);
     assert_eq!(seen.progress, 1.0);
+    let drawn = async || world.seen(video).await.storyboard_attempt;
+    crate::world::eventually(drawn, || "the storyboard is there".to_owned()).await;
     let jobs = world.catalog.jobs(None, None, None, 100).await.unwrap();
     assert!(jobs.iter().all(|job| job.state == JobState::Done && job.attempts == 1), "{jobs:?}");
     assert_eq!(jobs.iter().filter(|job| job.kind == JobKind::Encode).count(), 3, "two chunks and the audio");
     let stored = world.objects_of(video).await;
-    assert!(stored.iter().any(|path| path.ends_with("medium.index.json")), "{stored:?}");
+    for file in ["medium.index.json", "storyboard.vtt", "storyboard.jpg"] {
+        assert!(stored.iter().any(|path| path.ends_with(file)), "{stored:?}");
+    }
     at_work.stop().await;
     world.check().await;
 }

@@ -22,3 +22,4 @@ mod separate;
 mod settings;
 mod starts;
 mod store_away;
+mod storyboard;

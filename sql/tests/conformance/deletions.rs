@@ -4,7 +4,7 @@ use sql::{
 };
 
 use crate::both;
-use crate::world::{ALL, LEASE_MS, World};
+use crate::world::{LEASE_MS, World};
 
 async fn delete_at(world: &mut World, video: VideoId, due_at: Timestamp) -> Deletion {
     let new =
@@ -126,7 +126,7 @@ async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled(mut w
     let deletion = delete_at(&mut world, video, due_at).await;
     assert_eq!(deletion.state, DeletionState::Scheduled);
     assert_eq!(world.seen(video).await.gone_at, Some(due_at));
-    assert!(world.claim_all(ALL).await.is_empty());
+    assert!(world.claim_all(&[JobKind::Purge]).await.is_empty());
     let cancelled = world.catalog.cancel_deletion(deletion.id, world.now).await.unwrap();
     assert_eq!(cancelled, CancelDeletion::Cancelled);
     assert_eq!(world.seen(video).await.gone_at, None);
@@ -136,7 +136,7 @@ async fn until_it_is_due_the_video_stays_and_the_deletion_can_be_cancelled(mut w
     let unknown = world.catalog.cancel_deletion(nothing, world.now).await.unwrap();
     assert_eq!(unknown, CancelDeletion::NotFound);
     world.advance_ms(60_000);
-    assert!(world.claim_all(ALL).await.is_empty());
+    assert!(world.claim_all(&[JobKind::Purge]).await.is_empty());
     world.check().await;
 
     let due_at = world.now.plus_s(60);

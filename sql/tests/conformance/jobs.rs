@@ -260,12 +260,17 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
     assert!(held.token > lost.token);
 
     let parts = IngestParts::new(&mut world, video, attempt, 1);
-    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    let original = sql::OriginalPublished {
+        publication: world.id(),
+        rendition: &parts.original,
+        storyboard_job: world.id(),
+    };
     let renditions = sql::RenditionsPublished {
         attempt,
         publication: world.id(),
         renditions: std::slice::from_ref(&parts.original),
         objects: &parts.objects,
+        storyboard_job: world.id(),
     };
     let (now, until, unused) = (world.now, world.now.plus_s(60), world.id());
     let (assemble, catalog) = (world.id(), world.catalog.clone());
@@ -282,6 +287,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
         ("finish_encode", catalog.finish_encode(&lost, attempt, &parts.objects, assemble, now).await),
         ("publish_renditions", catalog.publish_renditions(&lost, &renditions, now).await),
         ("replace_cover", catalog.replace_cover(&lost, attempt, &parts.covers, &parts.objects, now).await),
+        ("publish_storyboard", catalog.publish_storyboard(&lost, attempt, &parts.objects, now).await),
         ("reject_video", catalog.reject_video(&lost, MediaProblem::NotMedia, "no", now).await),
         ("fail_job", catalog.fail_job(&lost, "no", None, now).await),
         ("start_purge", catalog.start_purge(&lost, now).await.map(|_| ())),
@@ -338,7 +344,11 @@ async fn what_is_said_of_a_strange_file_can_hold_anything(mut world: World) {
     parts.source.audio_codec = Some(strange.to_owned());
     parts.source.warnings = vec![strange.to_owned()];
     parts.original.codecs = strange.to_owned();
-    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    let original = sql::OriginalPublished {
+        publication: world.id(),
+        rendition: &parts.original,
+        storyboard_job: world.id(),
+    };
     world.catalog.publish_original(&lease, &parts.commit(), &original, world.now).await.unwrap();
     assert_eq!(world.seen(video).await.warnings, [strange]);
 }

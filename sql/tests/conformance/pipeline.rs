@@ -1,4 +1,4 @@
-use domain::{JobKind, RenditionName, RenditionState, VideoState};
+use domain::{JobKind, ObjectFile, RenditionName, RenditionState, VideoState};
 use sql::FencedError;
 
 use crate::both;
@@ -65,9 +65,14 @@ async fn a_source_that_browsers_cannot_play_waits_for_its_rungs(mut world: World
     let attempt = world.begin(&lease).await;
     let original = [crate::world::rendition(RenditionName::Original, 1280, 720)];
     let objects = crate::world::objects(video, attempt, &[]);
-    let publication = world.id();
-    let published =
-        sql::RenditionsPublished { attempt, publication, renditions: &original, objects: &objects };
+    let (publication, storyboard_job) = (world.id(), world.id());
+    let published = sql::RenditionsPublished {
+        attempt,
+        publication,
+        renditions: &original,
+        objects: &objects,
+        storyboard_job,
+    };
     world.catalog.publish_renditions(&lease, &published, world.now).await.unwrap();
     assert_eq!(world.seen(video).await.state, VideoState::Ready);
     world.check().await;
@@ -80,6 +85,38 @@ async fn a_source_without_rungs_is_ready_at_once(mut world: World) {
     world.check().await;
 }
 
+both!(a_film_that_is_ready_gets_a_storyboard);
+async fn a_film_that_is_ready_gets_a_storyboard(mut world: World) {
+    let video = world.playable(1).await;
+    assert!(world.claim_all(&[JobKind::Cover]).await.is_empty(), "what makes it ready goes first");
+    let encode = world.claim(JobKind::Encode).await;
+    world.encode(&encode, 0).await.unwrap();
+    let assemble = world.claim(JobKind::Assemble).await;
+    world.assemble(&assemble).await.unwrap();
+    let lease = world.claim(JobKind::Cover).await;
+    assert_eq!(lease.job.payload, sql::STORYBOARD);
+    let attempt = world.begin(&lease).await;
+    assert_eq!(world.seen(video).await.storyboard_attempt, None);
+
+    // A new cover neither stops it nor takes it away.
+    let patch = sql::VideoPatch { cover_at_s: Some(1.0), ..sql::VideoPatch::default() };
+    let job = world.id();
+    world.catalog.update_video(video, &patch, job, world.now).await.unwrap();
+    let files = [ObjectFile::StoryboardCues, ObjectFile::StoryboardSprite];
+    let objects = crate::world::objects(video, attempt, &files);
+    world.catalog.publish_storyboard(&lease, attempt, &objects, world.now).await.unwrap();
+    let cover = world.claim(JobKind::Cover).await;
+    let covers = domain::task::Covers { files: Vec::new(), width_max: 480, thumbhash: "eA==".to_owned() };
+    let taken = world.begin(&cover).await;
+    world.catalog.replace_cover(&cover, taken, &covers, &[], world.now).await.unwrap();
+
+    let watchable = world.catalog.watchable(video, world.now).await.unwrap().unwrap();
+    assert_eq!(watchable.storyboard_attempt, Some(attempt));
+    assert_eq!(world.seen(video).await.storyboard_attempt, Some(attempt));
+    assert_eq!(world.catalog.attempt(attempt).await.unwrap().unwrap().state, sql::AttemptState::Committed);
+    world.check().await;
+}
+
 both!(what_the_sweeper_declared_lost_cannot_be_committed);
 async fn what_the_sweeper_declared_lost_cannot_be_committed(mut world: World) {
     let video = world.uploaded().await;
@@ -89,7 +126,11 @@ async fn what_the_sweeper_declared_lost_cannot_be_committed(mut world: World) {
     world.advance_ms(LEASE_MS + 1);
     world.catalog.stale_attempts(world.now, LEASE_MS, 10).await.unwrap();
     let parts = IngestParts::new(&mut world, video, attempt, 1);
-    let original = sql::OriginalPublished { publication: world.id(), rendition: &parts.original };
+    let original = sql::OriginalPublished {
+        publication: world.id(),
+        rendition: &parts.original,
+        storyboard_job: world.id(),
+    };
     let late = world.catalog.publish_original(&lease, &parts.commit(), &original, world.now).await;
     assert!(matches!(late, Err(FencedError::LeaseLost)));
     assert_eq!(world.seen(video).await.state, VideoState::Processing);

@@ -70,7 +70,7 @@ async fn a_patch_changes_what_it_names(mut world: World) {
 
 both!(only_the_last_cover_asked_for_is_taken);
 async fn only_the_last_cover_asked_for_is_taken(mut world: World) {
-    let video = world.playable(0).await;
+    let video = world.playable(1).await;
     let before = world.seen(video).await.cover_attempt;
     for at_s in [1.0, 2.0] {
         let patch = VideoPatch { cover_at_s: Some(at_s), ..VideoPatch::default() };

@@ -77,6 +77,7 @@ enum Act {
     FinishEncode,
     PublishRenditions,
     ReplaceCover,
+    PublishStoryboard,
     UpdateVideo,
     DeleteVideo,
     FinishPurge,
@@ -93,17 +94,24 @@ enum Case {
     CompleteUpload(sql::CompletedUpload),
     StartProcessing(sql::Lease),
     BeginAttempt(sql::Lease, domain::AttemptId),
-    PublishOriginal(sql::Lease, Box<IngestParts>, domain::PublicationId),
+    PublishOriginal(sql::Lease, Box<IngestParts>, domain::PublicationId, domain::JobId),
     FinishEncode(sql::Lease, domain::AttemptId, Vec<sql::NewObject>, domain::JobId),
-    PublishRenditions(sql::Lease, domain::AttemptId, Vec<sql::NewObject>, domain::PublicationId),
+    PublishRenditions(
+        sql::Lease,
+        domain::AttemptId,
+        Vec<sql::NewObject>,
+        domain::PublicationId,
+        domain::JobId,
+    ),
     ReplaceCover(sql::Lease, domain::AttemptId, Vec<sql::NewObject>),
+    PublishStoryboard(sql::Lease, domain::AttemptId, Vec<sql::NewObject>),
     UpdateVideo(VideoId, domain::JobId),
     DeleteVideo(NewDeletion),
     FinishPurge(sql::Lease),
 }
 
 impl Act {
-    const ALL: [Act; 16] = [
+    const ALL: [Act; 17] = [
         Act::CreateUser,
         Act::CreateFirstAdmin,
         Act::CreateSession,
@@ -117,6 +125,7 @@ impl Act {
         Act::FinishEncode,
         Act::PublishRenditions,
         Act::ReplaceCover,
+        Act::PublishStoryboard,
         Act::UpdateVideo,
         Act::DeleteVideo,
         Act::FinishPurge,
@@ -160,7 +169,7 @@ impl Act {
                 world.catalog.start_processing(&lease, world.now).await.unwrap();
                 let attempt = world.begin(&lease).await;
                 let parts = IngestParts::new(world, lease.job.video, attempt, 1);
-                Case::PublishOriginal(lease, Box::new(parts), world.id())
+                Case::PublishOriginal(lease, Box::new(parts), world.id(), world.id())
             }
             Act::FinishEncode => {
                 let lease = encodable(world).await;
@@ -174,10 +183,10 @@ impl Act {
                 let lease = claim_of(world, JobKind::Assemble, lease.job.video).await;
                 let attempt = world.begin(&lease).await;
                 let objects = crate::world::objects(lease.job.video, attempt, &index);
-                Case::PublishRenditions(lease, attempt, objects, world.id())
+                Case::PublishRenditions(lease, attempt, objects, world.id(), world.id())
             }
             Act::ReplaceCover => {
-                let video = world.playable(0).await;
+                let video = encodable(world).await.job.video;
                 let patch = sql::VideoPatch { cover_at_s: Some(1.0), ..sql::VideoPatch::default() };
                 let job = world.id();
                 world.catalog.update_video(video, &patch, job, world.now).await.unwrap();
@@ -185,7 +194,14 @@ impl Act {
                 let attempt = world.begin(&lease).await;
                 Case::ReplaceCover(lease, attempt, crate::world::objects(video, attempt, &index))
             }
-            Act::UpdateVideo => Case::UpdateVideo(world.playable(0).await, world.id()),
+            Act::PublishStoryboard => {
+                let video = world.playable(0).await;
+                let lease = claim_of(world, JobKind::Cover, video).await;
+                let attempt = world.begin(&lease).await;
+                let cues = [domain::ObjectFile::StoryboardCues];
+                Case::PublishStoryboard(lease, attempt, crate::world::objects(video, attempt, &cues))
+            }
+            Act::UpdateVideo => Case::UpdateVideo(encodable(world).await.job.video, world.id()),
             Act::DeleteVideo => {
                 let video = world.playable(0).await;
                 Case::DeleteVideo(deletion_of(world, video))
@@ -245,14 +261,18 @@ impl Case {
             }
             Case::StartProcessing(lease) => fenced(catalog.start_processing(lease, now).await),
             Case::BeginAttempt(lease, attempt) => fenced(catalog.begin_attempt(lease, *attempt, now).await),
-            Case::PublishOriginal(lease, parts, publication) => {
-                let original = OriginalPublished { publication: *publication, rendition: &parts.original };
+            Case::PublishOriginal(lease, parts, publication, storyboard_job) => {
+                let original = OriginalPublished {
+                    publication: *publication,
+                    rendition: &parts.original,
+                    storyboard_job: *storyboard_job,
+                };
                 fenced(catalog.publish_original(lease, &parts.commit(), &original, now).await)
             }
             Case::FinishEncode(lease, attempt, objects, assemble) => {
                 fenced(catalog.finish_encode(lease, *attempt, objects, *assemble, now).await)
             }
-            Case::PublishRenditions(lease, attempt, objects, publication) => {
+            Case::PublishRenditions(lease, attempt, objects, publication, storyboard_job) => {
                 let renditions = [
                     crate::world::rendition(domain::RenditionName::Medium, 854, 480),
                     crate::world::rendition(domain::RenditionName::Low, 640, 360),
@@ -262,6 +282,7 @@ impl Case {
                     publication: *publication,
                     renditions: &renditions,
                     objects,
+                    storyboard_job: *storyboard_job,
                 };
                 fenced(catalog.publish_renditions(lease, &published, now).await)
             }
@@ -269,6 +290,9 @@ impl Case {
                 let covers =
                     domain::task::Covers { files: Vec::new(), width_max: 480, thumbhash: "eA".to_owned() };
                 fenced(catalog.replace_cover(lease, *attempt, &covers, objects, now).await)
+            }
+            Case::PublishStoryboard(lease, attempt, objects) => {
+                fenced(catalog.publish_storyboard(lease, *attempt, objects, now).await)
             }
             Case::UpdateVideo(video, cover_job) => {
                 let patch = sql::VideoPatch {
@@ -332,13 +356,18 @@ impl Case {
                 assert_eq!(queued(JobKind::Assemble, lease.job.video).await, 1, "{what}");
                 claim_of(world, JobKind::Assemble, lease.job.video).await;
             }
-            Case::PublishRenditions(lease, _, _, publication) => {
+            Case::PublishRenditions(lease, _, _, publication, _) => {
                 let seen = world.seen(lease.job.video).await;
                 let is = (seen.state, seen.publication);
                 assert_eq!(is, (domain::VideoState::Ready, Some(*publication)), "{what}");
+                assert_eq!(queued(JobKind::Cover, lease.job.video).await, 1, "{what}");
+                claim_of(world, JobKind::Cover, lease.job.video).await;
             }
             Case::ReplaceCover(lease, attempt, _) => {
                 assert_eq!(world.seen(lease.job.video).await.cover_attempt, Some(*attempt), "{what}");
+            }
+            Case::PublishStoryboard(lease, attempt, _) => {
+                assert_eq!(world.seen(lease.job.video).await.storyboard_attempt, Some(*attempt), "{what}");
             }
             Case::UpdateVideo(video, _) => {
                 assert_eq!(world.seen(*video).await.tags, ["moon"], "{what}");

@@ -5,8 +5,8 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, IdParts, JobId, JobKind, ObjectFile, ObjectKey, PublicationId, RenditionName, Role, Size,
-    Timestamp, UserId, VideoId, Visibility, ladder,
+    AttemptId, IdParts, JobId, JobKind, ObjectFile, ObjectKey, RenditionName, Role, Size, Timestamp, UserId,
+    VideoId, Visibility, ladder,
 };
 use sql::{
     Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewObject, NewUser,
@@ -133,8 +133,8 @@ impl World {
         let attempt = self.id();
         self.catalog.begin_attempt(lease, attempt, self.now).await?;
         let parts = IngestParts::new(self, lease.job.video, attempt, chunks);
-        let publication: PublicationId = self.id();
-        let original = OriginalPublished { publication, rendition: &parts.original };
+        let (publication, storyboard_job) = (self.id(), self.id());
+        let original = OriginalPublished { publication, rendition: &parts.original, storyboard_job };
         self.catalog.publish_original(lease, &parts.commit(), &original, self.now).await
     }
 
@@ -167,9 +167,14 @@ impl World {
             [rendition(RenditionName::Medium, 854, 480), rendition(RenditionName::Low, 640, 360)];
         let files = [ObjectFile::Index(RenditionName::Medium), ObjectFile::Index(RenditionName::Low)];
         let objects = objects(lease.job.video, attempt, &files);
-        let publication = self.id();
-        let published =
-            RenditionsPublished { attempt, publication, renditions: &renditions, objects: &objects };
+        let (publication, storyboard_job) = (self.id(), self.id());
+        let published = RenditionsPublished {
+            attempt,
+            publication,
+            renditions: &renditions,
+            objects: &objects,
+            storyboard_job,
+        };
         self.catalog.publish_renditions(lease, &published, self.now).await
     }
 

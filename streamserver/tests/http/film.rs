@@ -76,7 +76,11 @@ impl World {
             objects: &objects,
             encode_jobs: &encode_jobs,
         };
-        let published = OriginalPublished { publication: self.id(), rendition: &original.output };
+        let published = OriginalPublished {
+            publication: self.id(),
+            rendition: &original.output,
+            storyboard_job: self.id(),
+        };
         self.catalog.publish_original(&lease, &commit, &published, now).await.unwrap();
         let (medium, low) = (Bytes::new(), Bytes::new());
         Film { video, owner: owner.clone(), original: original.progressive, medium, low }
@@ -102,8 +106,21 @@ impl World {
             publication: self.id(),
             renditions: &[medium.output, low.output],
             objects: &objects,
+            storyboard_job: self.id(),
         };
         self.catalog.publish_renditions(&lease, &published, now).await.unwrap();
+    }
+
+    /// Draws the storyboard of a film that is ready; answers with the attempt that holds it.
+    pub async fn draw_storyboard(&self, video: VideoId) -> AttemptId {
+        let lease = self.claim(JobKind::Cover, video).await;
+        let (attempt, now): (AttemptId, _) = (self.id(), self.clock.now());
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        let cues = format!("WEBVTT\n\n00:00.000 --> 00:21.000\n{attempt}/storyboard.jpg#xywh=0,0,160,90\n");
+        let files = vec![(ObjectFile::StoryboardCues, cues.into()), (ObjectFile::StoryboardSprite, sprite())];
+        let objects = self.put_all(video, attempt, files).await;
+        self.catalog.publish_storyboard(&lease, attempt, &objects, now).await.unwrap();
+        attempt
     }
 
     pub async fn publication(&self, video: VideoId) -> PublicationId {
@@ -170,6 +187,10 @@ impl World {
 
 pub fn cover(width: u32, format: CoverFormat) -> Bytes {
     pattern(width as u8, 1000 + width as usize + format.as_str().len())
+}
+
+pub fn sprite() -> Bytes {
+    pattern(8, 5_000)
 }
 
 /// The audio that `medium` and `low` share.

@@ -368,11 +368,53 @@ async fn covers_in_the_nearest_width() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_storyboard_names_its_sprite() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let film = world.ready(&alice, Visibility::Public).await;
+    let path = format!("/stream/videos/{}/storyboard.vtt", film.video);
+    expect_problem(world.get(&path).await, 404, "not-found").await;
+    let attempt = world.draw_storyboard(film.video).await;
+    // What was cached a moment ago is asked for again.
+    let there = async { while world.get(&path).await.status() == 404 {} };
+    tokio::time::timeout(Duration::from_secs(10), there).await.expect("it is there soon");
+
+    let cues = world.get(&path).await;
+    assert_eq!(header(&cues, "content-type"), "text/vtt; charset=utf-8");
+    assert_eq!(header(&cues, "cache-control"), "public, max-age=1");
+    let text = cues.text().await.unwrap();
+    let name = text.lines().find_map(|line| line.split_once("#xywh=")).unwrap().0;
+    let path = format!("/stream/videos/{}/{name}", film.video);
+    let sprite = world.get(&path).await;
+    assert_eq!(header(&sprite, "content-type"), "image/jpeg");
+    assert_eq!(header(&sprite, "cache-control"), IMMUTABLE);
+    let etag = header(&sprite, "etag").to_owned();
+    assert!(sprite.bytes().await.unwrap() == crate::film::sprite());
+    assert_eq!(world.get_with(&path, &[("if-none-match", &etag)]).await.status(), 304);
+    let head = world.http.head(world.url(&path)).send().await.unwrap();
+    assert_eq!(header(&head, "content-length"), crate::film::sprite().len().to_string());
+
+    let other = world.ready(&alice, Visibility::Public).await;
+    world.draw_storyboard(other.video).await;
+    for elsewhere in [
+        format!("/stream/videos/{}/{attempt}/storyboard.jpg", other.video),
+        format!("/stream/videos/{}/{}/storyboard.jpg", film.video, world.publication(film.video).await),
+        format!("/stream/videos/{}/storyboard.jpg", film.video),
+    ] {
+        expect_problem(world.get(&elsewhere).await, 404, "not-found").await;
+    }
+    world.end().await;
+}
+
 /// Every address of a film that a viewer may know.
 async fn addresses(world: &World, film: &Film) -> Vec<String> {
     let publication = world.publication(film.video).await;
+    let storyboard = world.draw_storyboard(film.video).await;
     let video = format!("/stream/videos/{}", film.video);
     vec![
+        format!("{video}/storyboard.vtt"),
+        format!("{video}/{storyboard}/storyboard.jpg"),
         video.clone(),
         format!("{video}?rendition=low&download=1"),
         format!("{video}/master.m3u8"),
@@ -391,7 +433,7 @@ async fn a_private_film_is_its_owners_alone() {
     let world = World::new().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let admin = world.person("root", Role::Admin).await;
-    let film = world.playable(&alice, Visibility::Private).await;
+    let film = world.ready(&alice, Visibility::Private).await;
     for path in addresses(&world, &film).await {
         expect_problem(world.get(&path).await, 404, "not-found").await;
         let as_person = |token: &str| world.http.get(world.url(&path)).bearer_auth(token).send();
@@ -410,7 +452,7 @@ async fn a_private_film_is_its_owners_alone() {
 async fn an_unlisted_film_is_for_those_who_know_it() {
     let world = World::new().await;
     let alice = world.user("alice").await;
-    let film = world.playable(&alice, Visibility::Unlisted).await;
+    let film = world.ready(&alice, Visibility::Unlisted).await;
     for path in addresses(&world, &film).await {
         assert_eq!(world.get(&path).await.status(), 200, "{path}");
     }
@@ -424,7 +466,7 @@ async fn what_cannot_be_watched_is_not_there() {
     let waiting = world.video(&alice, Visibility::Public).await;
     let unknown: VideoId = world.id();
     for video in [waiting, unknown] {
-        for file in ["", "/master.m3u8", "/cover.jpg", "/cover.webp"] {
+        for file in ["", "/master.m3u8", "/cover.jpg", "/cover.webp", "/storyboard.vtt"] {
             let path = format!("/stream/videos/{video}{file}");
             expect_problem(world.get(&path).await, 404, "not-found").await;
             let own = world.http.get(world.url(&path)).bearer_auth(&alice.token).send().await.unwrap();

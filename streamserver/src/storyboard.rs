@@ -1,0 +1,91 @@
+//! `GET /stream/videos/:vid/storyboard.vtt`, and the sprite that its cues name.
+
+use axum::extract::State;
+use axum::response::Response;
+use chassis::{Caller, Path, Problem};
+use domain::{AttemptId, ObjectFile, ObjectKey, VideoId};
+use http::{HeaderMap, Method};
+
+use crate::StreamServer;
+use crate::answer::{self, Asked, Caching, Description};
+use crate::conditional::Validators;
+
+/// Storyboard
+///
+/// WebVTT: each cue names a part of a sprite (`#xywh=`) that shows this part of the film, as players take it for
+/// pictures above their seek bar. There a moment after the video is `ready`.
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/storyboard.vtt",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id")),
+    responses(
+        (status = 200, description = "the cues", content_type = "text/vtt"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, not yours to see, or none yet", content_type = "application/problem+json"),
+    )
+)]
+pub async fn cues(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path(video): Path<VideoId>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asked = Asked { method: &method, headers: &headers };
+    storyboard(&server, &caller, video, None, ObjectFile::StoryboardCues, &asked).await
+}
+
+/// Sprite of the storyboard
+///
+/// Small pictures from all over the film on one sheet. Immutable: what the cues named stays what it is until the video
+/// is deleted.
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/{storyboard}/storyboard.jpg",
+    tag = "watching",
+    params(
+        ("vid" = String, Path, description = "the video's id"),
+        ("storyboard" = String, Path, description = "as the cues name it"),
+    ),
+    responses(
+        (status = 200, description = "the sheet", content_type = "image/jpeg"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id", content_type = "application/problem+json"),
+        (status = 404, description = "no such storyboard, or not yours to see", content_type = "application/problem+json"),
+    )
+)]
+pub async fn sprite(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path((video, attempt)): Path<(VideoId, AttemptId)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asked = Asked { method: &method, headers: &headers };
+    storyboard(&server, &caller, video, Some(attempt), ObjectFile::StoryboardSprite, &asked).await
+}
+
+/// Of `named`, which means these bytes for ever, or the one that the video has now.
+async fn storyboard(
+    server: &StreamServer,
+    caller: &Caller,
+    video: VideoId,
+    named: Option<AttemptId>,
+    file: ObjectFile,
+    asked: &Asked<'_>,
+) -> Result<Response, Problem> {
+    let watchable = server.watch.watchable(video, caller).await?;
+    let there = watchable.storyboard_attempt.filter(|there| named.is_none_or(|named| named == *there));
+    let attempt = there.ok_or_else(Problem::not_found)?;
+    let caching = if named.is_some() { Caching::Immutable } else { Caching::Pointer };
+    let description = Description {
+        validators: Validators { etag: format!("{attempt}.{file}"), last_modified: watchable.published_at },
+        content_type: file.content_type(),
+        caching: Caching::of(watchable.visibility, caching),
+        disposition: None,
+    };
+    let bytes = server.watch.picture(ObjectKey { video, attempt, file }, caller).await?;
+    answer::bytes(asked, &description, bytes)
+}
