@@ -111,6 +111,9 @@ fn wrong_with(name: &str, made: &Made) -> Option<String> {
     if made.covers.files.is_empty() || made.covers.thumbhash.is_empty() {
         return Some("no cover".to_owned());
     }
+    if let Err(error) = image::open(&made.sprite) {
+        return Some(format!("the storyboard does not decode: {error}"));
+    }
     if made.renditions.is_empty() {
         return Some("no rendition".to_owned());
     }

@@ -26,6 +26,8 @@ pub struct Made {
     pub plan: Plan,
     pub copied: Option<RenditionName>,
     pub renditions: Vec<RenditionOutput>,
+    /// Of the storyboard.
+    pub sprite: PathBuf,
     ingested: PathBuf,
     assembled: PathBuf,
 }
@@ -37,7 +39,7 @@ impl Made {
     }
 }
 
-/// Ingest, every chunk, the sound, assemble.
+/// Ingest, every chunk, the sound, assemble, the storyboard.
 pub fn whole_way(input: &Path, scratch: &Path) -> Verdict {
     steps(input, scratch).unwrap_or_else(|verdict| verdict)
 }
@@ -99,8 +101,33 @@ fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
         present(&assembled, &made.iter().flat_map(|rendition| rendition.files.clone()).collect::<Vec<_>>())?;
         renditions.extend(made);
     }
+    let rung = plan.rungs.last().map(|rung| assembled.join(format!("{}.video.mp4", rung.name)));
+    let sprite = storyboard(rung.unwrap_or(input), folder("storyboard"), &plan)?;
     let (source, covers) = (ingest.source, ingest.covers);
-    Ok(Verdict::Made(Box::new(Made { source, covers, plan, copied, renditions, ingested, assembled })))
+    Ok(Verdict::Made(Box::new(Made {
+        source,
+        covers,
+        plan,
+        copied,
+        renditions,
+        sprite,
+        ingested,
+        assembled,
+    })))
+}
+
+fn storyboard(input: PathBuf, output: PathBuf, plan: &Plan) -> Result<PathBuf, Verdict> {
+    let task = Task::Storyboard {
+        input,
+        output: output.clone(),
+        limits: limits(),
+        starts_at_s: 0.0,
+        duration_s: plan.expected.duration_s,
+        sprite_url: "storyboard.jpg".to_owned(),
+    };
+    let Outcome::Storyboard { files } = run(&task)? else { return Err(unexpected("storyboard")) };
+    present(&output, &files)?;
+    Ok(output.join("storyboard.jpg"))
 }
 
 fn encode(task: &Task, folder: &Path) -> Result<(), Verdict> {
