@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use domain::Size;
 use domain::task::ChunkSpan;
 use ffmpeg_next::codec::packet::Packet;
+use ffmpeg_next::format::Pixel;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::frame::Video;
 
 use crate::decode::Decoder;
 use crate::film_clock::rescale;
 use crate::schedule::Schedule;
-use crate::source::{self, Opened, SourceFacts};
+use crate::source::{self, Opened, SourceFacts, VideoFacts};
 use crate::{TaskError, ffi};
 
 /// Takes the frames; an error ends the reading.
@@ -55,25 +57,26 @@ impl<'a> ChunkReader<'a> {
         Ok(decoder.damaged)
     }
 
-    /// To the keyframe the chunk starts with; returns the packet that was read to see it. Demuxers that miss it are
+    /// To the keyframe that decoding starts with; returns the packet that was read to see it. Demuxers that miss it are
     /// read from the start.
     fn seek(&mut self) -> Result<Option<Packet>, TaskError> {
         let video = &self.opened.facts.video;
-        if self.span.start <= video.frame_times[0] {
+        let start = decoding_start(video, self.span.start);
+        if start <= video.frame_times[0] {
             return Ok(None);
         }
         let (stream, clock) = (video.stream_index, video.clock);
-        let target_us = rescale(clock.timestamp(self.span.start), clock.time_base, 1_000_000) + 1;
+        let target_us = rescale(clock.timestamp(start), clock.time_base, 1_000_000) + 1;
         if self.opened.input.seek(target_us, ..target_us).is_ok()
             && let Some(packet) = next_packet(&mut self.opened.input, stream)
             && packet.is_key()
-            && packet.pts().is_some_and(|pts| clock.ticks(pts) <= self.span.start)
+            && packet.pts().is_some_and(|pts| clock.ticks(pts) <= start)
         {
             return Ok(Some(packet));
         }
         self.opened.input = source::reopen(self.path, &self.opened.facts)?;
         // Everything before is passed over, not decoded.
-        let (input, start) = (&mut self.opened.input, self.span.start);
+        let input = &mut self.opened.input;
         let starts_here =
             |packet: &Packet| packet.is_key() && packet.pts().is_some_and(|pts| clock.ticks(pts) == start);
         Ok(std::iter::from_fn(|| next_packet(input, stream)).find(starts_here))
@@ -87,6 +90,16 @@ impl<'a> ChunkReader<'a> {
     }
 }
 
+/// The keyframe the chunk starts with. Where pictures of the chunk may refer to the group before (open GOPs, and
+/// recovery points that are none), the one before that.
+fn decoding_start(video: &VideoFacts, start: i64) -> i64 {
+    if video.keyframes.binary_search(&start).is_ok() {
+        return start;
+    }
+    let before = video.entries.partition_point(|&entry| entry < start);
+    before.checked_sub(1).map_or(start, |before| video.entries[before])
+}
+
 /// Decoding times never exceed presentation times: from here on nothing belongs to the chunk.
 fn is_past_end(source: &SourceFacts, span: ChunkSpan, packet: &Packet) -> bool {
     let Some(end) = span.end else { return false };
@@ -95,6 +108,14 @@ fn is_past_end(source: &SourceFacts, span: ChunkSpan, packet: &Packet) -> bool {
 
 fn next_packet(input: &mut Input, stream: usize) -> Option<Packet> {
     input.packets().map(|(_, packet)| packet).find(|packet| packet.stream() == stream)
+}
+
+fn black(size: Size) -> Video {
+    let mut frame = Video::new(Pixel::YUV420P, size.width, size.height);
+    for (plane, value) in [(0, 16), (1, 128), (2, 128)] {
+        frame.data_mut(plane).fill(value);
+    }
+    frame
 }
 
 /// Gives decoded frames their film times, each once and ascending. Where damage swallowed the frame of a keyframe
@@ -130,12 +151,13 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// When the end of the chunk was swallowed, its last frame stands in.
+    /// When the end of the chunk was swallowed, its last frame stands in; when all of it was, black.
     fn finish(&mut self, sink: Sink<'_>) -> Result<(), TaskError> {
-        match self.last.take() {
-            Some((_, frame)) => self.fill(self.schedule.end, &frame, sink),
-            None => Ok(()),
-        }
+        let frame = match self.last.take() {
+            Some((_, frame)) => frame,
+            None => black(self.source.video.coded_size),
+        };
+        self.fill(self.schedule.end, &frame, sink)
     }
 
     /// `frame` at every keyframe that is due before `time`.

@@ -20,6 +20,8 @@ pub struct VideoTimes {
     pub last_duration: i64,
     /// Keyframes without leading pictures, ascending.
     pub clean_keyframes: Vec<i64>,
+    /// All keyframes that are shown, ascending.
+    pub entries: Vec<i64>,
     pub ranked: bool,
     pub hidden: u64,
     /// Frames with the time of another one: a player shows one of them.
@@ -62,6 +64,7 @@ impl VideoTimes {
         VideoTimes {
             last_duration,
             clean_keyframes: if ranked { Vec::new() } else { clean_keyframes(packets) },
+            entries: if ranked { Vec::new() } else { entries(packets) },
             ranked,
             doubled,
             hidden: packets.iter().filter(|packet| packet.hidden).count() as u64,
@@ -102,6 +105,14 @@ fn clean_keyframes(packets: &[VideoPacket]) -> Vec<i64> {
     clean.sort_unstable();
     clean.dedup();
     clean
+}
+
+fn entries(packets: &[VideoPacket]) -> Vec<i64> {
+    let keyframes = packets.iter().filter(|packet| packet.key && !packet.hidden);
+    let mut entries: Vec<i64> = keyframes.filter_map(|packet| packet.pts).collect();
+    entries.sort_unstable();
+    entries.dedup();
+    entries
 }
 
 /// Two where each field of an interlaced picture is a packet of its own.
@@ -166,6 +177,7 @@ mod tests {
         let times = VideoTimes::new(&packets, &[30, 40], false, None);
         assert_eq!(times.shown, [30, 40, 50, 60, 70]);
         assert_eq!(times.clean_keyframes, [70]);
+        assert_eq!(times.entries, [30, 60, 70]);
         assert!(times.constant_rate && !times.ranked);
     }
 

@@ -3,7 +3,7 @@
 use domain::task::{Boundaries, ChunkSpan, EncodeSettings, EncodeSettingsPlanned, Expected, Plan};
 use domain::{Rung, ladder};
 
-use crate::schedule::{at_most_apart, gop_ticks, thinned, within};
+use crate::schedule::{Schedule, at_most_apart, gop_ticks, thinned, within};
 use crate::source::{SourceFacts, VideoFacts};
 
 /// `original_is_copied`: its keyframes dictate where fragments can start; else `original` is the first rung.
@@ -17,25 +17,29 @@ pub fn plan(source: &SourceFacts, settings: &EncodeSettings, original_is_copied:
     let gop = gop_ticks(video, settings.gop_s_max);
     let starts: Vec<i64> =
         chunks.iter().flat_map(|&span| boundaries(video, span, gop, original_is_copied)).collect();
-    Plan {
+    let mut plan = Plan {
         audio: source.audio.is_some() && !rungs.is_empty(),
         rungs,
         settings: EncodeSettingsPlanned {
             x264_preset: settings.x264_preset.clone(),
             gop_s_max: settings.gop_s_max,
         },
-        expected: expected(source, &starts),
+        expected: expected(source, &[]),
         boundaries: Boundaries { timescale: video.clock.timescale, starts },
         chunks,
-    }
+    };
+    let kept = plan.chunks.iter().flat_map(|&span| Schedule::new(video, &plan, span).kept);
+    plan.expected = expected(source, &kept.collect::<Vec<_>>());
+    plan
 }
 
-/// One chunk, or chunks of at most `chunk_s` that start at clean keyframes.
+/// One chunk, or chunks of at most `chunk_s` that start at keyframes. The pictures that are shown before such a keyframe
+/// and come after it in the file belong to the chunk before.
 fn chunks(video: &VideoFacts, chunk_s: Option<f64>) -> Vec<ChunkSpan> {
     let starts = match chunk_s {
         // Without timestamps a frame is known by counting from the first one.
         Some(chunk_s) if !video.ranked => {
-            at_most_apart(&video.keyframes, video.end(), gop_ticks(video, chunk_s))
+            at_most_apart(&video.entries, video.end(), gop_ticks(video, chunk_s))
         }
         _ => vec![video.frame_times[0]],
     };
@@ -53,14 +57,9 @@ fn boundaries(video: &VideoFacts, span: ChunkSpan, gop: i64, original_is_copied:
     }
 }
 
-fn expected(source: &SourceFacts, starts: &[i64]) -> Expected {
+/// `kept`: the times of the frames that the rungs show.
+fn expected(source: &SourceFacts, kept: &[i64]) -> Expected {
     let video = &source.video;
-    let ends = starts.iter().skip(1).map(|&end| Some(end)).chain([None]);
-    let kept: Vec<i64> = starts
-        .iter()
-        .zip(ends)
-        .flat_map(|(&start, end)| thinned(video, within(&video.frame_times, start, end)))
-        .collect();
     let steps = kept.windows(2).map(|pair| pair[1] - pair[0]);
     let longest = steps.max().unwrap_or(0).max(video.last_frame_duration);
     let audio_start_s = source.audio.as_ref().map(|audio| audio.clock.seconds(audio.start));
@@ -99,6 +98,7 @@ mod tests {
                 frame_times: (0..frames).map(|n| n * step).collect(),
                 last_frame_duration: step,
                 keyframes: keyframes.to_vec(),
+                entries: keyframes.to_vec(),
                 ranked: false,
                 hidden_frames: 0,
                 doubled_frames: 0,

@@ -143,9 +143,11 @@ fn video_facts(
         frames => (frames - 1) as f64 / clock.seconds(shown),
     };
     let first_time = frame_times[0];
-    let mut keyframes: Vec<i64> = times.clean_keyframes.iter().map(|&time| clock.ticks(time)).collect();
-    keyframes.retain(|&time| time > first_time);
-    keyframes.insert(0, first_time);
+    // Decoding starts with the first picture, whatever it is.
+    let from_the_first = |times: &[i64]| {
+        let later = times.iter().map(|&time| clock.ticks(time)).filter(|&time| time > first_time);
+        std::iter::once(first_time).chain(later).collect()
+    };
     VideoFacts {
         stream_index,
         codec: header.codec,
@@ -158,7 +160,8 @@ fn video_facts(
         constant_rate: times.constant_rate,
         frame_times,
         last_frame_duration,
-        keyframes,
+        keyframes: from_the_first(&times.clean_keyframes),
+        entries: from_the_first(&times.entries),
         ranked: times.ranked,
         hidden_frames: times.hidden,
         doubled_frames: times.doubled,

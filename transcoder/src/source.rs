@@ -77,6 +77,9 @@ pub struct VideoFacts {
     /// keyframes with leading pictures (open GOPs) are not among them, but for the first.
     #[serde(with = "facts_file::times")]
     pub keyframes: Vec<i64>,
+    /// Presentation times of all keyframes: at some of them pictures are shown before that refer to the group before.
+    #[serde(with = "facts_file::times")]
+    pub entries: Vec<i64>,
     /// Some packets carry no presentation time (AVI): frame n of the decoder is shown at `frame_times[n]`.
     pub ranked: bool,
     /// Frames cut away by an edit list: in the stream, but not in `frame_times`.

@@ -41,7 +41,11 @@ impl Made {
 
 /// Ingest, every chunk, the sound, assemble, the storyboard.
 pub fn whole_way(input: &Path, scratch: &Path) -> Verdict {
-    steps(input, scratch).unwrap_or_else(|verdict| verdict)
+    whole_way_with(input, scratch, settings())
+}
+
+pub fn whole_way_with(input: &Path, scratch: &Path, settings: EncodeSettings) -> Verdict {
+    steps(input, scratch, settings).unwrap_or_else(|verdict| verdict)
 }
 
 pub fn limits() -> MediaLimits {
@@ -53,7 +57,7 @@ pub fn settings() -> EncodeSettings {
     EncodeSettings { crf: 23.0, x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0, chunk_s: None }
 }
 
-fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
+fn steps(input: &Path, scratch: &Path, settings: EncodeSettings) -> Result<Verdict, Verdict> {
     let folder = |name: &str| {
         let folder = scratch.join(name);
         std::fs::create_dir(&folder).expect("a fresh folder");
@@ -65,7 +69,7 @@ fn steps(input: &Path, scratch: &Path) -> Result<Verdict, Verdict> {
         input: input.clone(),
         output: ingested.clone(),
         limits: limits(),
-        settings: settings(),
+        settings,
         cover_at_s: None,
     };
     let Outcome::Ingest(ingest) = run(&ingest)? else { return Err(unexpected("ingest")) };
