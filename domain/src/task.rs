@@ -1,11 +1,14 @@
 //! The contract with the transcoder child: one [`Task`] as JSON on its standard input, [`Event`]s as JSON
 //! lines on its standard output, files in and files out. The child sees no row, no key and no credential.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{MediaProblem, RenditionName, Rung, Size};
+
+/// The argument by which a child works on although its machine cannot lock it in.
+pub const UNSAFE_NO_SANDBOX: &str = "--unsafe-no-sandbox";
 
 /// What the child is asked to do. Paths are absolute. Every file it makes is written into `output`, an empty
 /// folder, under a name that parses as [`crate::ObjectFile`].
@@ -33,6 +36,8 @@ pub enum Task {
         output: PathBuf,
         plan: Plan,
     },
+    /// Only lock itself in, and tell how.
+    Sandbox,
     /// Take the cover anew.
     Cover { input: PathBuf, output: PathBuf, limits: MediaLimits, at_s: Option<f64> },
     /// Draw the storyboard: `storyboard.jpg` and `storyboard.vtt`.
@@ -48,6 +53,59 @@ pub enum Task {
         /// As the cues name the sprite.
         sprite_url: String,
     },
+}
+
+// Fields are named one by one, so that nobody adds a path and forgets it here: the child reaches no other.
+impl Task {
+    /// Every file that is read.
+    pub fn inputs(&self) -> Vec<&Path> {
+        match self {
+            Task::Sandbox => Vec::new(),
+            Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
+            | Task::EncodeVideo { input, output: _, plan: _, chunk: _ }
+            | Task::EncodeAudio { input, output: _, plan: _ }
+            | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            Task::Assemble { chunks, audio, output: _, plan: _ } => {
+                chunks.iter().flatten().chain(audio).map(PathBuf::as_path).collect()
+            }
+        }
+    }
+
+    pub fn inputs_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Task::Sandbox => Vec::new(),
+            Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
+            | Task::EncodeVideo { input, output: _, plan: _, chunk: _ }
+            | Task::EncodeAudio { input, output: _, plan: _ }
+            | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            Task::Assemble { chunks, audio, output: _, plan: _ } => {
+                chunks.iter_mut().flatten().chain(audio).collect()
+            }
+        }
+    }
+
+    /// The one folder that is written into.
+    pub fn output(&self) -> Option<&Path> {
+        match self {
+            Task::Sandbox => None,
+            Task::Ingest { output, .. }
+            | Task::EncodeVideo { output, .. }
+            | Task::EncodeAudio { output, .. }
+            | Task::Assemble { output, .. }
+            | Task::Cover { output, .. } => Some(output),
+        }
+    }
+
+    pub fn output_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Task::Sandbox => None,
+            Task::Ingest { output, .. }
+            | Task::EncodeVideo { output, .. }
+            | Task::EncodeAudio { output, .. }
+            | Task::Assemble { output, .. }
+            | Task::Cover { output, .. } => Some(output),
+        }
+    }
 }
 
 /// What a source may be at most.
@@ -89,6 +147,9 @@ pub enum Event {
     /// The fault may be ours: another attempt may succeed. `detail` is for the operator.
     Failed {
         detail: String,
+        /// It was refused more memory.
+        #[serde(default)]
+        out_of_memory: bool,
     },
 }
 
@@ -101,6 +162,15 @@ pub enum Outcome {
     Assemble { renditions: Vec<RenditionOutput> },
     Cover(Covers),
     Storyboard { files: Vec<OutputFile> },
+    Sandbox(SandboxReport),
+}
+
+/// How a child is locked in: one text for each layer, for a person who runs the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxReport {
+    pub holds: Vec<String>,
+    /// What this machine has not, and why.
+    pub missing: Vec<String>,
 }
 
 /// A file in the output folder.

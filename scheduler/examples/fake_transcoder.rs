@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use domain::task::{
     Boundaries, ChunkSpan, Covers, EncodeSettingsPlanned, Event, Expected, Ingested, Outcome, OutputFile,
-    Plan, RenditionOutput, SourceInfo, Task,
+    Plan, RenditionOutput, SandboxReport, SourceInfo, Task,
 };
 use domain::{MediaProblem, RenditionName, Rung, Size, ladder};
 
@@ -38,6 +38,7 @@ fn main() {
             let renditions = plan.rungs.iter().map(|rung| rendition(&output, rung.name, rung.size)).collect();
             Outcome::Assemble { renditions }
         }
+        Task::Sandbox => Outcome::Sandbox(SandboxReport::default()),
         Task::Cover { output, .. } => Outcome::Cover(covers(&output)),
         Task::Storyboard { output, .. } => Outcome::Storyboard {
             files: vec![write(&output, "storyboard.vtt"), write(&output, "storyboard.jpg")],
@@ -55,7 +56,7 @@ fn words(input: &Path, suffix: &str) -> String {
         std::process::exit(0);
     }
     if asked("fail") {
-        say(&Event::Failed { detail: "bad luck".to_owned() });
+        say(&Event::Failed { detail: "bad luck".to_owned(), out_of_memory: false });
         std::process::exit(0);
     }
     if asked("crash") {

@@ -3,25 +3,30 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use domain::task::{Event, Outcome, Task};
+use chassis::Failure;
+use domain::task::{Event, Outcome, SandboxReport, Task, UNSAFE_NO_SANDBOX};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::child_limits;
 use crate::failure::RunError;
+use crate::run_limits::{Exceeded, OF_A_PROBE, RunLimits};
 
 /// The longest line that is read; a plan of a two-hour film is about 100 KiB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What is kept of standard error, from its end, as the reason of a crash.
 const STDERR_BYTES_MAX: usize = 4 * 1024;
+/// How often what it made is measured.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After its last line there is nothing left to do.
 const EXIT_MAX: Duration = Duration::from_secs(10);
 
@@ -31,20 +36,21 @@ pub struct Transcoder {
     pub program: PathBuf,
     /// Before anything else: how a program that is more than a transcoder knows what is wanted.
     pub arguments: Vec<OsString>,
+    /// It works only where the kernel can lock it in.
+    pub sandbox_demanded: bool,
 }
 
-/// What one run may take.
-#[derive(Debug, Clone, Copy)]
-pub struct RunLimits {
-    pub duration_max: Duration,
-    /// Between two things that the child says.
-    pub silence_max: Duration,
-    pub memory_bytes_max: u64,
+/// Ended by a bound, and what was written before that.
+#[derive(Debug, thiserror::Error)]
+#[error("{exceeded}; {tail}")]
+pub struct Stopped {
+    pub exceeded: Exceeded,
+    pub tail: String,
 }
 
 impl Transcoder {
     pub fn new(program: impl Into<PathBuf>) -> Transcoder {
-        Transcoder { program: program.into(), arguments: Vec::new() }
+        Transcoder { program: program.into(), arguments: Vec::new(), sandbox_demanded: true }
     }
 
     /// `transcoder` in the folder of the running program.
@@ -60,20 +66,43 @@ impl Transcoder {
         limits: RunLimits,
         progress: &watch::Sender<f64>,
     ) -> Result<Outcome, RunError> {
-        let mut running = self.spawn(folder, limits.memory_bytes_max)?;
-        match timeout(limits.duration_max, running.converse(task, limits.silence_max, progress)).await {
-            Ok(result) => result,
-            Err(_) => Err(RunError::failed(format_args!(
-                "the transcoder was stopped after {} s, the longest that one run may take",
-                limits.duration_max.as_secs()
-            ))),
+        let mut running = self.spawn(folder, limits)?;
+        let conversation = timeout(limits.duration_max, running.converse(task, limits, progress));
+        tokio::select! {
+            result = conversation => result.unwrap_or_else(|_| Err(Exceeded::Duration(limits.duration_max).into())),
+            exceeded = watch_output(folder, limits.output_bytes_max) => Err(exceeded.into()),
         }
     }
 
-    fn spawn(&self, folder: &Path, memory_bytes_max: u64) -> Result<Running, RunError> {
+    /// How a child is locked in on this machine: one is started that does nothing else.
+    pub async fn sandbox(&self) -> anyhow::Result<SandboxReport> {
+        let (progress, _unheard) = watch::channel(0.0);
+        match self.run(&Task::Sandbox, &std::env::temp_dir(), OF_A_PROBE, &progress).await? {
+            Outcome::Sandbox(report) => Ok(report),
+            _ => Err(anyhow!("{} says something else", self.program.display())),
+        }
+    }
+
+    /// Whoever starts work asks before, once.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        let report = self.sandbox().await;
+        let missing = match report {
+            Ok(report) if report.missing.is_empty() => return Ok(()),
+            Ok(report) => report.missing,
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if self.sandbox_demanded {
+            return Err(Failure::unavailable(refusal(&missing)));
+        }
+        tracing::warn!(?missing, "the transcoder is not locked in, as SLUICE_UNSAFE_NO_SANDBOX allows");
+        Ok(())
+    }
+
+    fn spawn(&self, folder: &Path, limits: RunLimits) -> Result<Running, RunError> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
+            .args((!self.sandbox_demanded).then_some(UNSAFE_NO_SANDBOX))
             .env_clear()
             .current_dir(folder)
             .stdin(Stdio::piped())
@@ -82,7 +111,7 @@ impl Transcoder {
             // Its own, so that a signal ends all of it, and so that Ctrl-C reaches us first.
             .process_group(0)
             .kill_on_drop(true);
-        child_limits::apply(&mut command, memory_bytes_max);
+        child_limits::apply(&mut command, limits);
         let child = command.spawn().map_err(|error| {
             let temporary = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);
             let error = anyhow::Error::new(error).context(format!("start {}", self.program.display()));
@@ -116,7 +145,7 @@ impl Running {
     async fn converse(
         &mut self,
         task: &Task,
-        silence_max: Duration,
+        limits: RunLimits,
         progress: &watch::Sender<f64>,
     ) -> Result<Outcome, RunError> {
         const PIPED: &str = "it was asked for when the child was started";
@@ -124,7 +153,7 @@ impl Running {
         let stdout = self.child.stdout.take().expect(PIPED);
         let stderr = self.child.stderr.take().expect(PIPED);
         let listen = async {
-            let heard = listen(stdout, silence_max, progress).await;
+            let heard = listen(stdout, limits.silence_max, progress).await;
             if heard.is_err() {
                 // Nobody listens any more, and the other pipes end only with the child.
                 self.kill();
@@ -134,7 +163,11 @@ impl Running {
         // All at once: a child that is stuck writing to one pipe never gets to the others.
         let (told, heard, tail) = tokio::join!(tell(stdin, task), listen, tail(stderr, STDERR_BYTES_MAX));
         let status = timeout(EXIT_MAX, self.child.wait()).await;
-        match heard.map_err(|error| RunError::failed(format_args!("{error:#}; {tail}")))? {
+        let heard = heard.map_err(|error| match error.downcast_ref() {
+            Some(&exceeded) => Stopped { exceeded, tail: tail.clone() }.into(),
+            None => RunError::failed(format_args!("{error:#}; {tail}")),
+        })?;
+        match heard {
             Some(Event::Done { outcome }) => {
                 let status = status.ok().and_then(Result::ok);
                 match status.filter(ExitStatus::success) {
@@ -145,8 +178,15 @@ impl Running {
                 }
             }
             Some(Event::Rejected { problem, detail }) => Err(RunError::Rejected { problem, detail }),
-            Some(Event::Failed { detail }) => Err(RunError::failed(detail)),
+            Some(Event::Failed { detail, out_of_memory: true }) => {
+                Err(Stopped { exceeded: Exceeded::Memory(limits.memory_bytes_max), tail: detail }.into())
+            }
+            Some(Event::Failed { detail, .. }) => Err(RunError::failed(detail)),
             Some(Event::Progress { .. }) | None => {
+                let ended = status.as_ref().ok().and_then(|status| status.as_ref().ok());
+                if let Some(exceeded) = ended.and_then(|status| exceeded_by(*status, &tail, limits)) {
+                    return Err(Stopped { exceeded, tail }.into());
+                }
                 let how = match status {
                     Ok(Ok(status)) => status.to_string(),
                     _ => "without an exit status".to_owned(),
@@ -157,6 +197,50 @@ impl Running {
             }
         }
     }
+}
+
+/// What the kernel, or the allocator, ended it for.
+fn exceeded_by(status: ExitStatus, tail: &str, limits: RunLimits) -> Option<Exceeded> {
+    let signal = status.signal().and_then(Signal::from_named_raw)?;
+    match signal {
+        Signal::XCPU => Some(Exceeded::Cpu(limits.cpu_s_max)),
+        Signal::XFSZ => Some(Exceeded::Output(limits.output_bytes_max)),
+        Signal::ABORT if tail.contains("memory allocation of") => {
+            Some(Exceeded::Memory(limits.memory_bytes_max))
+        }
+        _ => None,
+    }
+}
+
+/// Returns when there is more in the folder than there may be.
+async fn watch_output(folder: &Path, bytes_max: u64) -> Exceeded {
+    let mut looks = interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        if bytes_max > 0 && bytes_in(folder) > bytes_max {
+            return Exceeded::Output(bytes_max);
+        }
+    }
+}
+
+/// Files that come and go are not counted; an empty one costs something too.
+fn bytes_in(folder: &Path) -> u64 {
+    const FILE_BYTES_MIN: u64 = 4096;
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let files = entries.filter_map(|entry| entry.and_then(|entry| entry.metadata()).ok());
+    files.map(|file| file.len().max(FILE_BYTES_MIN)).sum()
+}
+
+fn refusal(missing: &[String]) -> String {
+    format!(
+        "The transcoder, which opens files that nobody vouches for, cannot be locked in on this machine:\n\n  \
+         {}\n\n\
+         It needs Linux 5.13 or newer with Landlock (`landlock` in /sys/kernel/security/lsm) and seccomp; around a \
+         container,\nthe runtime's seccomp profile has to let both pass. Started as root it also needs to become \
+         another user.\nTo work without: SLUICE_UNSAFE_NO_SANDBOX=1. A hostile file may then reach what Sluice can \
+         reach.",
+        missing.join("\n  ")
+    )
 }
 
 async fn tell(mut stdin: ChildStdin, task: &Task) -> io::Result<()> {
@@ -175,9 +259,8 @@ async fn listen(
     let mut lines = BufReader::new(stdout);
     let mut last = None;
     loop {
-        let line = timeout(silence_max, read_line(&mut lines))
-            .await
-            .map_err(|_| anyhow!("the transcoder was silent for {silence_max:?}"))?;
+        let line =
+            timeout(silence_max, read_line(&mut lines)).await.map_err(|_| Exceeded::Silence(silence_max))?;
         let Some(line) = line.context("read what the transcoder says")? else { return Ok(last) };
         let event = serde_json::from_slice(&line).context("the transcoder said something else")?;
         if let Event::Progress { fraction } = event {
@@ -219,6 +302,8 @@ mod tests {
         duration_max: Duration::from_secs(600),
         silence_max: Duration::from_secs(600),
         memory_bytes_max: 4 << 30,
+        cpu_s_max: 600,
+        output_bytes_max: 4 << 30,
     };
     /// Far below the limits that are not under test.
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,12 +5,14 @@ use std::io;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, setrlimit};
 use tokio::process::Command;
 
-/// No single file of a run can be larger: the longest film at the highest ceiling of bit rate stays below.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+use crate::run_limits::RunLimits;
+
 const OPEN_FILES_MAX: u64 = 256;
+/// Between the signal that says that processor time is over and the end without a word.
+const CPU_S_GRACE: u64 = 5;
 
 /// Makes the child die with its parent and bounds what it may take.
-pub fn apply(command: &mut Command, memory_bytes_max: u64) {
+pub fn apply(command: &mut Command, limits: RunLimits) {
     let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
     let before_exec = move || {
         // Bound to the thread that spawned it: a worker of the runtime, which lives as long as the runtime.
@@ -19,8 +21,11 @@ pub fn apply(command: &mut Command, memory_bytes_max: u64) {
         if getppid() != parent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        limit(Resource::As, memory_bytes_max)?;
-        limit(Resource::Fsize, FILE_BYTES_MAX)?;
+        limit(Resource::As, limits.memory_bytes_max)?;
+        // Of one file; the sum of them is watched from outside.
+        limit(Resource::Fsize, limits.output_bytes_max)?;
+        let cpu_s = (Some(limits.cpu_s_max), Some(limits.cpu_s_max + CPU_S_GRACE));
+        setrlimit(Resource::Cpu, Rlimit { current: cpu_s.0, maximum: cpu_s.1 })?;
         limit(Resource::Nofile, OPEN_FILES_MAX)?;
         limit(Resource::Core, 0)
     };

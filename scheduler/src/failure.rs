@@ -7,6 +7,9 @@ use domain::MediaProblem;
 use sql::{FencedError, SqlError};
 use store::StoreError;
 
+use crate::child::Stopped;
+use crate::run_limits::Exceeded;
+
 /// When a client should come back after the database did not answer.
 const RETRY_AFTER_S: u64 = 2;
 
@@ -32,6 +35,18 @@ pub enum RunError {
 impl RunError {
     pub fn failed(reason: impl std::fmt::Display) -> RunError {
         RunError::Failed(anyhow::anyhow!("{reason}"))
+    }
+}
+
+impl From<Stopped> for RunError {
+    fn from(stopped: Stopped) -> Self {
+        RunError::Failed(stopped.into())
+    }
+}
+
+impl From<Exceeded> for RunError {
+    fn from(exceeded: Exceeded) -> Self {
+        RunError::Failed(exceeded.into())
     }
 }
 

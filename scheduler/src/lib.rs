@@ -13,6 +13,7 @@ mod failure;
 mod jobs;
 mod routes;
 mod run;
+mod run_limits;
 mod scheduler;
 mod scratch;
 mod sources;

@@ -57,11 +57,13 @@ async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps,
     let catalog = Catalog::open(&settings.database_place()).await?;
     let store = store::open(&settings.store_place()).await?;
     let clock = Clock::kept_by(catalog.clock(), shutdown).await?;
-    let transcoder = match &settings.transcoder {
+    let mut transcoder = match &settings.transcoder {
         Some(program) => Transcoder::new(program),
         None => Transcoder::beside_this_program()
             .map_err(|error| Failure::software("find the transcoder", error))?,
     };
+    transcoder.sandbox_demanded = !settings.unsafe_no_sandbox;
+    transcoder.ready().await?;
     let (ids, wake) = (Ids::system(), Arc::new(Notify::new()));
     Ok(Deps { catalog, store, clock, ids, transcoder, wake })
 }

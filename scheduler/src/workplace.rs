@@ -1,30 +1,29 @@
 //! One run of a media job: its row before its bytes, its files, its child, its objects.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::task::{Outcome, OutputFile, Task};
 use domain::{AttemptId, ObjectFile, ObjectKey};
-use sql::{AttemptState, Lease, NewObject, Source};
+use sql::{AttemptState, Film, Lease, NewObject, Source};
 use store::{StoreError, Stored};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scheduler;
-use crate::child::RunLimits;
 use crate::failure::RunError;
 use crate::jobs::remove_prefix;
+use crate::run_limits::{self, RunLimits};
 use crate::scratch::{Scratch, ScratchDir};
 use crate::sources::{KEPT_UNUSED, SourceFile};
 
 /// With less on the disk, a run that failed is taken to have failed for want of it.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
-
-/// A child that works says so every few seconds.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// The last write of a run that was dropped gets this long to end by itself.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
@@ -132,13 +131,9 @@ impl Workplace<'_> {
         Ok(path)
     }
 
-    pub async fn transcode(&self, task: Task) -> Result<Outcome, RunError> {
-        let jobs = &self.run.scheduler.config.jobs;
-        let limits = RunLimits {
-            duration_max: Duration::from_secs(jobs.task_s_max),
-            silence_max: SILENCE_MAX,
-            memory_bytes_max: jobs.task_memory_bytes_max,
-        };
+    /// `film`: what is known of the source, for the limits of the run.
+    pub async fn transcode(&self, task: Task, film: Option<&Film>) -> Result<Outcome, RunError> {
+        let limits = self.limits(&task, film).await?;
         let output = self.output();
         let result = self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await;
         match result {
@@ -148,6 +143,16 @@ impl Workplace<'_> {
             }
             result => result,
         }
+    }
+
+    async fn limits(&self, task: &Task, film: Option<&Film>) -> Result<RunLimits, RunError> {
+        let config = &self.run.scheduler.config;
+        let mut input_bytes = 0;
+        for input in task.inputs() {
+            input_bytes += tokio::fs::metadata(input).await?.len();
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        Ok(run_limits::of(task, film, input_bytes, cores, &config.jobs, &config.media))
     }
 
     /// Takes files of the child into the store. They are durable when this returns, and shown by nobody before
@@ -170,6 +175,7 @@ impl Workplace<'_> {
         })?;
         let path = self.output().join(object.to_string());
         check_output(&path, file).await?;
+        take_over(&path)?;
         let key = ObjectKey { video: self.run.lease.job.video, attempt: self.attempt, file: object };
         let stored = self.put_file(key.clone(), path).await?;
         Ok(NewObject { key, bytes: stored.bytes, crc64nvme: Some(stored.crc64nvme) })
@@ -202,4 +208,10 @@ async fn check_output(path: &Path, file: &OutputFile) -> Result<(), RunError> {
         )));
     }
     Ok(())
+}
+
+/// Objects are ours, whoever the child was when it made them.
+fn take_over(path: &Path) -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() { lchown(path, Some(uid.as_raw()), Some(gid.as_raw())) } else { Ok(()) }
 }

@@ -9,6 +9,7 @@ use chassis::{Clock, Failure, Settings};
 use clap::{Parser, Subcommand};
 use domain::DatabasePlace;
 use sql::{Carried, CarryError, CarryOutcome, Catalog};
+use transcoder::Confinement;
 
 use crate::doctor::Verdict;
 use crate::embedded::Embedded;
@@ -52,7 +53,7 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// Look at FFmpeg, the store, the disk and the clock.
+    /// Look at FFmpeg, the sandbox, the store, the disk and the clock.
     Doctor,
     /// Ask a service on this machine whether it is ready; exit 0 only if it is. For containers.
     Healthcheck {
@@ -68,15 +69,20 @@ enum Command {
     },
     /// Do one piece of media work, as told on standard input. Started by the scheduler, not by people.
     #[command(hide = true, name = CHILD_COMMAND)]
-    Transcoder,
+    Transcoder {
+        /// Work on where this machine cannot lock the child in.
+        #[arg(long)]
+        unsafe_no_sandbox: bool,
+    },
 }
 
 /// Parses the arguments and does what they say.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     // Before settings, threads and logs: the child must have nothing of ours.
-    if let Some(Command::Transcoder) = arguments.command {
-        return transcoder::run_child();
+    if let Some(Command::Transcoder { unsafe_no_sandbox }) = arguments.command {
+        let confinement = if unsafe_no_sandbox { Confinement::AsFarAsItGoes } else { Confinement::Demanded };
+        return transcoder::run_child(confinement);
     }
     let service = match arguments.command {
         Some(Command::Healthcheck { service }) => service,
@@ -102,7 +108,7 @@ pub fn run() -> ExitCode {
             in_runtime(move_rows(&settings, &to_database.unwrap_or_default()))
         }
         Some(Command::Doctor) => in_runtime(examine(&settings)),
-        Some(Command::Transcoder) | None => in_runtime(start::start(settings)),
+        Some(Command::Transcoder { .. }) | None => in_runtime(start::start(settings)),
     };
     outcome.unwrap_or_else(|failure| failure.report())
 }

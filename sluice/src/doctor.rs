@@ -6,6 +6,8 @@ use std::path::Path;
 use chassis::{Clock, Settings, Shared};
 use sql::Catalog;
 
+use crate::start;
+
 /// Below this much free space an upload of the size that is allowed cannot be kept, with its renditions.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// A clock before this was never set: 2026-01-01.
@@ -51,6 +53,7 @@ pub async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> {
     if let Err(failure) = settings.make_data_dir() {
         findings.push(finding("data", Verdict::Bad, failure.text()));
     }
+    findings.push(sandbox(settings).await);
     findings.extend(database(settings, clock).await);
     findings.push(objects(settings).await);
     findings.extend(redis(settings).await);
@@ -77,6 +80,27 @@ fn ffmpeg() -> Vec<Finding> {
         findings.push(finding("filters", Verdict::Warning, format!("no {name}: {what_for} come out wrong")));
     }
     findings
+}
+
+/// What keeps a hostile file inside the transcoder.
+async fn sandbox(settings: &Settings) -> Finding {
+    let report = match start::transcoder(settings) {
+        Ok(transcoder) => transcoder.sandbox().await.map_err(|error| format!("{error:#}")),
+        Err(failure) => Err(failure.text().to_owned()),
+    };
+    let missing = match report {
+        Ok(report) if report.missing.is_empty() => {
+            return finding("sandbox", Verdict::Good, report.holds.join("; "));
+        }
+        Ok(report) => report.missing.join("; "),
+        Err(error) => error,
+    };
+    if settings.unsafe_no_sandbox {
+        let text = format!("missing, as SLUICE_UNSAFE_NO_SANDBOX allows: {missing}");
+        return finding("sandbox", Verdict::Warning, text);
+    }
+    let text = format!("{missing}: nothing starts without, unless SLUICE_UNSAFE_NO_SANDBOX=1");
+    finding("sandbox", Verdict::Bad, text)
 }
 
 /// Whether it answers, and whether its clock and ours agree: its time counts, but a person reads both.

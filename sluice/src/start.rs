@@ -23,6 +23,8 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("start the metrics", error))?;
     let ffmpeg = usable_ffmpeg()?;
+    let transcoder = transcoder(&settings)?;
+    transcoder.ready().await?;
     let host = Host::bind(&settings).await?;
     let embedded = Embedded::open(&settings).await?;
     let ids = Ids::system();
@@ -63,7 +65,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
             store: embedded.store.clone(),
             clock,
             ids: ids.clone(),
-            transcoder: transcoder(&settings)?,
+            transcoder,
             wake: Arc::new(Notify::new()),
         },
         scheduler::Config::new(&settings),
@@ -116,10 +118,11 @@ fn usable_ffmpeg() -> Result<String, Failure> {
 }
 
 /// This program again, as the child, unless the settings name another.
-fn transcoder(settings: &Settings) -> Result<Transcoder, Failure> {
+pub fn transcoder(settings: &Settings) -> Result<Transcoder, Failure> {
+    let sandbox_demanded = !settings.unsafe_no_sandbox;
     if let Some(program) = &settings.transcoder {
-        return Ok(Transcoder::new(program));
+        return Ok(Transcoder { sandbox_demanded, ..Transcoder::new(program) });
     }
     let program = std::env::current_exe().map_err(|error| Failure::software("find this program", error))?;
-    Ok(Transcoder { program, arguments: vec![CHILD_COMMAND.into()] })
+    Ok(Transcoder { program, arguments: vec![CHILD_COMMAND.into()], sandbox_demanded })
 }

@@ -47,7 +47,7 @@ pub use publishing::{IngestCommit, OriginalPublished, RenditionsPublished, STORY
 pub use queue::{JobRow, QueueDepth};
 pub use sessions::NewSession;
 pub use start::Patience;
-pub use uploads::{BeginUpload, CompleteUpload, CompletedUpload, Source};
+pub use uploads::{BeginUpload, CompleteUpload, CompletedUpload, Film, Source};
 pub use users::{CreateUser, Credentials, NewUser, UpdateUser, User, UserPatch};
 pub use video_edits::{NewVideo, VideoPatch};
 pub use videos::{Audience, Author, Failure, Progress, Rendition, Video, VideoCursor, VideoFilter};

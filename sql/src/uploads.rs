@@ -2,11 +2,12 @@
 
 use domain::{AttemptId, JobId, JobKind, ObjectFile, ObjectKey, Timestamp, VideoId, VideoState};
 use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
 
 use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
-use crate::row::{bigint, float_opt, natural, parsed, parsed_opt, placeholders, storable, text};
+use crate::row::{bigint, float_opt, natural, natural_opt, parsed, parsed_opt, placeholders, storable, text};
 use crate::tx::{Tx, commit};
 use crate::video_moves::hold_shown;
 use crate::{Catalog, SqlError};
@@ -48,6 +49,17 @@ pub struct Source {
     pub attempt: AttemptId,
     pub bytes: u64,
     pub cover_at_s: Option<f64>,
+    /// `None` before ingest.
+    pub film: Option<Film>,
+}
+
+/// What ingest found, as far as it says how much work the film is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Film {
+    /// Of one picture as shown.
+    pub pixels: u64,
+    pub frame_rate: f64,
+    pub duration_s: f64,
 }
 
 impl Catalog {
@@ -143,7 +155,7 @@ impl Catalog {
     pub async fn source(&self, video: VideoId) -> Result<Option<Source>, SqlError> {
         let row = sqlx::query(
             "-- uploads.source
-             SELECT source_attempt, source_bytes, cover_at_s FROM videos
+             SELECT source_attempt, source_bytes, cover_at_s, width, height, frame_rate, duration_s FROM videos
              WHERE id = $1 AND source_attempt IS NOT NULL",
         )
         .bind(video.to_string())
@@ -154,6 +166,7 @@ impl Catalog {
                 attempt: parsed(&row, "source_attempt")?,
                 bytes: natural(&row, "source_bytes")?,
                 cover_at_s: float_opt(&row, "cover_at_s")?,
+                film: film(&row)?,
             })
         })
         .transpose()
@@ -171,6 +184,17 @@ impl Catalog {
             }
         }
     }
+}
+
+fn film(row: &AnyRow) -> Result<Option<Film>, SqlError> {
+    let (width, height) = (natural_opt::<u32>(row, "width")?, natural_opt::<u32>(row, "height")?);
+    let (frame_rate, duration_s) = (float_opt(row, "frame_rate")?, float_opt(row, "duration_s")?);
+    let (Some(width), Some(height), Some(frame_rate), Some(duration_s)) =
+        (width, height, frame_rate, duration_s)
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Film { pixels: u64::from(width) * u64::from(height), frame_rate, duration_s }))
 }
 
 /// Few enough for one statement.

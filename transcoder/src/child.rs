@@ -1,35 +1,72 @@
-//! The process around a task: JSON in, JSON lines out.
+//! The process around a task: JSON in, locked in, JSON lines out.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use domain::task::{Event, Task};
+use domain::task::{Event, Outcome, Task};
 
 use crate::progress::Progress;
-use crate::{TaskError, ffi, run};
+use crate::{TaskError, ffi, pulse, run, sandbox};
 
 /// A plan of a two-hour film with a keyframe a second is far below.
 const TASK_BYTES_MAX: u64 = 16 << 20;
 
+/// What to do where the machine cannot lock a child in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    /// Refuse to work.
+    Demanded,
+    /// Work with the layers there are.
+    AsFarAsItGoes,
+}
+
+impl Confinement {
+    /// From the arguments of the process: its environment is empty.
+    pub fn asked_for(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Confinement {
+        if arguments.into_iter().any(|argument| argument == domain::task::UNSAFE_NO_SANDBOX) {
+            Confinement::AsFarAsItGoes
+        } else {
+            Confinement::Demanded
+        }
+    }
+}
+
 /// Reads one task from standard input, runs it, and writes events to standard output. The exit code is 0 whenever
 /// the last event was written: the outcome is in the event, not in the code.
-pub fn run_child() -> ExitCode {
+pub fn run_child(confinement: Confinement) -> ExitCode {
     ffi::init();
     let lines = Arc::new(Mutex::new(std::io::stdout()));
     let for_progress = lines.clone();
     // A listener that has gone is noticed at the last event.
     let progress = Progress::new(move |fraction| drop(write(&for_progress, &Event::Progress { fraction })));
-    let event = match read_task().map_err(TaskError::from).and_then(|task| run::run(&task, &progress)) {
+    let event = match work(confinement, Arc::new(progress)) {
         Ok(outcome) => Event::Done { outcome },
         Err(TaskError::Rejected { problem, detail }) => Event::Rejected { problem, detail },
-        Err(TaskError::Failed(error)) => Event::Failed { detail: format!("{error:#}") },
+        Err(TaskError::Failed(error)) => {
+            let out_of_memory = crate::error::is_out_of_memory(&error);
+            Event::Failed { detail: format!("{error:#}"), out_of_memory }
+        }
     };
     match write(&lines, &event) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+fn work(confinement: Confinement, progress: Arc<Progress>) -> Result<Outcome, TaskError> {
+    let mut task = read_task()?;
+    // Before any thread is started, and before anything is opened that nobody vouches for.
+    let sandbox = sandbox::enter(&mut task)?;
+    if matches!(task, Task::Sandbox) {
+        return Ok(Outcome::Sandbox(sandbox));
+    }
+    if confinement == Confinement::Demanded && !sandbox.missing.is_empty() {
+        return Err(anyhow::anyhow!("it cannot be locked in: {}", sandbox.missing.join("; ")).into());
+    }
+    pulse::keep_telling(progress.clone()).context("start a thread")?;
+    run::run(&task, &progress)
 }
 
 fn read_task() -> anyhow::Result<Task> {

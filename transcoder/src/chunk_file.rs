@@ -12,7 +12,7 @@ use ffmpeg_next::{Dictionary, Rational, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::TaskError;
-use crate::ffi;
+use crate::{ffi, pulse};
 
 /// What assembling should know of a chunk; the container's `comment`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,7 @@ impl ChunkWriter {
     }
 
     pub fn write(&mut self, mut packet: Packet) -> Result<(), TaskError> {
+        pulse::beat();
         packet.set_stream(0);
         packet.set_position(-1);
         packet.rescale_ts(self.time_base, self.track_time_base);
@@ -72,7 +73,7 @@ impl ChunkWriter {
             let comment = serde_json::to_string(&note).map_err(anyhow::Error::new)?;
             self.output.set_metadata([("comment", comment.as_str())].into_iter().collect());
         }
-        Ok(self.output.write_trailer()?)
+        Ok(pulse::during(|| self.output.write_trailer())?)
     }
 }
 

@@ -6,7 +6,7 @@ use ffmpeg_next::codec::packet::Packet;
 use ffmpeg_next::util::error::{EAGAIN, ENOMEM};
 use ffmpeg_next::{Dictionary, Error, Frame, Stream};
 
-use crate::{TaskError, codecs};
+use crate::{TaskError, codecs, pulse};
 
 /// Pictures of at most this many pixels are decoded even where the header promised less (streams that change
 /// their size): 4096×2304.
@@ -57,6 +57,7 @@ impl Decoder {
         loop {
             match self.opened.receive_frame(frame) {
                 Ok(()) => {
+                    pulse::beat();
                     self.errors_in_a_row = 0;
                     self.damaged += u64::from(frame.is_corrupt() || frame.has_decode_errors());
                     return Ok(true);

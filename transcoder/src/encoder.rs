@@ -15,6 +15,7 @@ use ffmpeg_next::{Dictionary, Error, Rational, picture};
 use crate::TaskError;
 use crate::chunk_file::{ChunkNote, ChunkWriter};
 use crate::filters::frame_rate_rational;
+use crate::pulse;
 use crate::schedule::Schedule;
 
 /// Keyframes come where they are asked for and nowhere else; x264 itself never adds one.
@@ -86,6 +87,7 @@ impl VideoEncoder {
             let mut packet = Packet::empty();
             match self.encoder.receive_packet(&mut packet) {
                 Ok(()) => {
+                    pulse::beat();
                     let time = packet.pts().ok_or(Error::InvalidData)?;
                     packet.set_duration(schedule.duration_of(time));
                     self.writer.write(packet)?;

@@ -45,6 +45,16 @@ impl TaskError {
     }
 }
 
+/// The process was refused memory: by its own bound, or by the machine.
+pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    use ffmpeg::util::error::ENOMEM;
+    error.chain().any(|cause| {
+        let by_ffmpeg = cause.downcast_ref() == Some(&ffmpeg::Error::Other { errno: ENOMEM });
+        let by_kernel = cause.downcast_ref::<std::io::Error>();
+        by_ffmpeg || by_kernel.is_some_and(|error| error.kind() == std::io::ErrorKind::OutOfMemory)
+    })
+}
+
 /// An error met while reading the uploader's file: the machine's where it is about memory or the disk,
 /// the file's in every other case.
 pub fn reading(error: ffmpeg::Error, what: &str) -> TaskError {

@@ -17,6 +17,10 @@ use ffmpeg_next::{Dictionary, Error, Rational, Stream, StreamMut};
 const LOG_LINES_MAX: u32 = 200;
 const LOG_LINE_BYTES_MAX: usize = 512;
 
+/// Largest piece of memory that FFmpeg asks for at once. A plane of 8192×4320 in single floats has 135 MiB, all
+/// planes of 16 bits together 270 MiB; an index of two hours at 240 frames a second has 40 MiB.
+const BLOCK_BYTES_MAX: usize = 512 << 20;
+
 /// What a container says of one stream, as plain values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamHeader {
@@ -43,19 +47,61 @@ pub fn open_header(path: &Path, demuxer: &str, options: Dictionary) -> Result<In
     url.extend_from_slice(path.as_os_str().as_encoded_bytes());
     let url = CString::new(url).map_err(|_| Error::Other { errno: ffmpeg::util::error::EINVAL })?;
     let demuxer = CString::new(demuxer).map_err(|_| Error::DemuxerNotFound)?;
-    // SAFETY: both strings outlive the calls. avformat_open_input frees the context itself when it fails, and
-    // hands over a valid one, owned by `Input` from then on, when it returns 0. The dictionary is taken back.
+    let only_files: Dictionary = [("protocol_whitelist", "file")].into_iter().collect();
+    // SAFETY: both strings outlive the calls, and dictionaries are taken back. avformat_open_input frees the context
+    // itself when it fails, but not the file that it was given, which is closed here; when it returns 0 the context
+    // is valid, and `Input` owns it and, without the flag, its file from then on.
     unsafe {
         let format = ffi::av_find_input_format(demuxer.as_ptr());
         if format.is_null() {
             return Err(Error::DemuxerNotFound);
         }
-        let mut context = ptr::null_mut();
+        let mut file = ptr::null_mut();
+        let mut file_options = only_files.disown();
+        let read = ffi::AVIO_FLAG_READ as c_int;
+        let result = ffi::avio_open2(&mut file, url.as_ptr(), read, ptr::null(), &mut file_options);
+        drop(Dictionary::own(file_options));
+        if result < 0 {
+            return Err(Error::from(result));
+        }
+        let mut context = ffi::avformat_alloc_context();
+        if context.is_null() {
+            ffi::avio_closep(&mut file);
+            return Err(Error::Other { errno: ffmpeg::util::error::ENOMEM });
+        }
+        (*context).pb = file;
+        (*context).io_open = Some(refuse_to_open);
         let mut options = options.disown();
         let result = ffi::avformat_open_input(&mut context, url.as_ptr(), format, &mut options);
         drop(Dictionary::own(options));
-        if result < 0 { Err(Error::from(result)) } else { Ok(Input::wrap(context)) }
+        if result < 0 {
+            ffi::avio_closep(&mut file);
+            return Err(Error::from(result));
+        }
+        (*context).flags &= !(ffi::AVFMT_FLAG_CUSTOM_IO as c_int);
+        Ok(Input::wrap(context))
     }
+}
+
+/// Called by a demuxer that wants more than the one file: a playlist's entries, a reference to other media.
+unsafe extern "C" fn refuse_to_open(
+    _context: *mut ffi::AVFormatContext,
+    _opened: *mut *mut ffi::AVIOContext,
+    _url: *const c_char,
+    _flags: c_int,
+    _options: *mut *mut ffi::AVDictionary,
+) -> c_int {
+    -ffmpeg::util::error::EACCES
+}
+
+/// Length of the file behind an input; 0 where it is not known.
+pub fn file_bytes(input: &mut Input) -> u64 {
+    // SAFETY: the context is alive, and its file is open as long as it is, or null, which is looked at before.
+    let bytes = unsafe {
+        let file = (*input.as_mut_ptr()).pb;
+        if file.is_null() { 0 } else { ffi::avio_size(file) }
+    };
+    u64::try_from(bytes).unwrap_or(0)
 }
 
 /// Fills in what the header left out by reading the first packets; the decoders it opens take `codec_options`.
@@ -155,11 +201,13 @@ pub fn stream_header(stream: &Stream) -> StreamHeader {
     }
 }
 
-/// Once in a process: error texts, and a log that goes to standard error, errors only, a bounded number of lines.
+/// Once in a process: a bound on memory, error texts, and a log that goes to standard error, errors only, a bounded number of lines.
 pub fn init() {
     ffmpeg::util::error::register_all();
-    // SAFETY: the callback has the signature FFmpeg asks for, never unwinds and keeps no pointer.
+    // SAFETY: set before FFmpeg does anything; the callback has the signature it asks for, never unwinds and keeps
+    // no pointer.
     unsafe {
+        ffi::av_max_alloc(BLOCK_BYTES_MAX);
         ffi::av_log_set_level(ffi::AV_LOG_ERROR as c_int);
         ffi::av_log_set_callback(Some(log_line));
     }

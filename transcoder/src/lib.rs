@@ -33,15 +33,19 @@ pub mod orientation;
 pub mod original;
 pub mod picture;
 pub mod plan;
+pub mod privileges;
 pub mod probe;
 pub mod progress;
 pub mod progressive;
+mod pulse;
 pub mod reading;
 pub mod rendition;
 pub mod run;
+pub mod sandbox;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
+mod system_calls;
 #[cfg(test)]
 mod still_tests;
 pub mod stills;
@@ -53,5 +57,5 @@ pub mod track;
 pub mod track_index;
 pub mod verify;
 
-pub use child::run_child;
+pub use child::{Confinement, run_child};
 pub use error::TaskError;

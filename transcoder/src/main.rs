@@ -1,3 +1,5 @@
+use transcoder::Confinement;
+
 fn main() -> std::process::ExitCode {
-    transcoder::run_child()
+    transcoder::run_child(Confinement::asked_for(std::env::args_os()))
 }

@@ -13,6 +13,7 @@ use ffmpeg_next::packet::Flags;
 use ffmpeg_next::{format, packet};
 
 use crate::ffi_mux::{self, BlankPacket};
+use crate::pulse;
 use crate::track::{self, TrackSpec};
 use crate::track_index::{Sample, TrackFile};
 
@@ -130,7 +131,7 @@ fn mux(
         track::ensure_timescale(&output, number, spec.timescale)?;
     }
     write_samples(&mut output, tracks, turns)?;
-    output.write_trailer().context("finish the head")?;
+    pulse::during(|| output.write_trailer()).context("finish the head")?;
     drop(output);
 
     let mut head = head.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use ffmpeg_next::{Error, Rational};
 
 use crate::decode::Decoder;
 use crate::frame_times::VideoPacket;
-use crate::{TaskError, ffi};
+use crate::{TaskError, ffi, pulse};
 
 /// Pictures looked at for size, format and interlacing.
 const LOOKED_AT_MAX: usize = 12;
@@ -76,11 +76,16 @@ pub fn read_all(
         cut: false,
     };
     let mut skips = 0;
+    let mut left = Left(ffi::file_bytes(input));
     loop {
         let mut packet = Packet::empty();
         match packet.read(input) {
-            Ok(()) if packet.stream() == video => read.video_packet(&packet)?,
+            Ok(()) if packet.stream() == video => {
+                left.take(&packet);
+                read.video_packet(&packet)?;
+            }
             Ok(()) => {
+                left.take(&packet);
                 if let Some((_, decoder)) = ear.as_mut().filter(|(audio, _)| *audio == packet.stream()) {
                     read.audio.packet(&packet, decoder)?;
                 }
@@ -100,6 +105,20 @@ pub fn read_all(
         read.cut = true;
     }
     Ok(read)
+}
+
+/// Bytes of the file that were not read yet. A demuxer that goes round in circles comes to an end of them, and is
+/// not heard any more.
+struct Left(u64);
+
+impl Left {
+    fn take(&mut self, packet: &Packet) {
+        let bytes = packet.size() as u64;
+        if bytes > 0 && self.0 > 0 {
+            self.0 = self.0.saturating_sub(bytes);
+            pulse::beat();
+        }
+    }
 }
 
 impl Reading {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::thread;
 
 use domain::RenditionName;
-use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, Plan, RenditionOutput, SourceInfo, Task};
+use domain::task::{
+    EncodeSettings, Ingested, MediaLimits, Outcome, Plan, RenditionOutput, SandboxReport, SourceInfo, Task,
+};
 
 use crate::progress::Progress;
 use crate::source::{self, SourceFacts};
@@ -15,6 +17,8 @@ use crate::{
 
 pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
     match task {
+        // Done before any task is run.
+        Task::Sandbox => Ok(Outcome::Sandbox(SandboxReport::default())),
         Task::Ingest { input, output, limits, settings, cover_at_s } => {
             ingest(input, output, limits, settings, *cover_at_s, progress)
         }

@@ -14,7 +14,7 @@ use ffmpeg_next::format::context::Output;
 use ffmpeg_next::packet::Packet;
 use ffmpeg_next::{Dictionary, Rational, format};
 
-use crate::{boxes, ffi_mux, timing};
+use crate::{boxes, ffi_mux, pulse, timing};
 
 /// What a track is, before its first packet.
 #[derive(Clone)]
@@ -53,6 +53,7 @@ impl TrackWriter {
 
     /// Takes the next packet; with `starts_fragment` it becomes the first of a new fragment.
     pub fn write(&mut self, packet: Packet, starts_fragment: bool) -> anyhow::Result<()> {
+        pulse::beat();
         if let Some(mut held) = self.held.take() {
             let (Some(dts), Some(next)) = (held.dts(), packet.dts()) else {
                 anyhow::bail!("a packet without a decoding time");
@@ -73,7 +74,7 @@ impl TrackWriter {
         let mut held = self.held.take().context("a track without packets")?;
         held.set_duration(last_duration);
         self.emit(&mut held)?;
-        self.output.write_trailer().context("finish a track file")?;
+        pulse::during(|| self.output.write_trailer()).context("finish a track file")?;
         // The file is closed before it is opened again.
         drop(self.output);
         boxes::mark_access_points(&self.path).context("mark access points")

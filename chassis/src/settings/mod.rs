@@ -104,6 +104,7 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// The program that is started for media work; `None`: this program itself, or `transcoder` beside it.
     pub transcoder: Option<PathBuf>,
+    pub unsafe_no_sandbox: bool,
     pub media_dir: Option<PathBuf>,
     pub session_s: u64,
     pub upload_token_s: u64,
@@ -248,6 +249,7 @@ impl Settings {
             trusted_proxies: Vec::new(),
             log_format: LogFormat::Auto,
             transcoder: None,
+            unsafe_no_sandbox: false,
             media_dir: None,
             session_s: 0,
             upload_token_s: 0,

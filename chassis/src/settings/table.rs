@@ -193,6 +193,12 @@ pub static TABLE: &[Setting] = &[
         None,
         "Program started for media work. Default: this program itself, or `transcoder` beside it."
     ),
+    setting!(
+        "unsafe_no_sandbox",
+        unsafe_no_sandbox,
+        Some("false"),
+        "Work also where the kernel cannot lock the transcoder in (Landlock, seccomp, another user than root); without, nothing starts there. Hostile files may then reach what this program can reach. What the kernel has is still used."
+    ),
     setting!("media_dir", media_dir, None, "For tests: a folder of real files with a MANIFEST.tsv."),
     setting!("session_s", session_s, Some("2592000"), "A login lasts this long, in seconds.", check duration_s),
     setting!("upload_token_s", upload_token_s, Some("86400"),
@@ -265,9 +271,9 @@ pub static TABLE: &[Setting] = &[
     setting!("jobs.ingest_slots", jobs.ingest_slots, Some("2"),
         "Other jobs at once: they are short, and nothing playable waits behind an encode.", check positive),
     setting!("jobs.poll_ms", jobs.poll_ms, Some("200"), "The dispatcher looks for due jobs this often, in milliseconds.", check positive),
-    setting!("jobs.task_s_max", jobs.task_s_max, Some("14400"), "One run of the transcoder may take this long, in seconds.", check duration_s),
+    setting!("jobs.task_s_max", jobs.task_s_max, Some("14400"), "One run of the transcoder may take this long at most, in seconds; its processor time is bounded by the length of the film.", check duration_s),
     setting!("jobs.task_memory_bytes_max", jobs.task_memory_bytes_max, Some("4294967296"),
-        "Address space of one run of the transcoder, in bytes.", check positive),
+        "Address space of one run of the transcoder at most, in bytes; a run gets what its pictures need.", check positive),
     setting!("jobs.sweep_s", jobs.sweep_s, Some("30"), "Abandoned uploads and lost attempts are looked for this often, in seconds.", check duration_s),
     setting!("database.connections_max", database.connections_max, Some("16"),
         "PostgreSQL: connections of a process that write, and as many again that read.", check positive),

@@ -24,7 +24,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         output: place.output(),
         plan,
     };
-    let renditions = match place.transcode(task).await? {
+    let renditions = match place.transcode(task, None).await? {
         Outcome::Assemble { renditions } => renditions,
         other => return Err(unexpected(&other)),
     };

@@ -16,7 +16,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         limits: scheduler.config.media_limits(),
         at_s: source.cover_at_s,
     };
-    let covers = match place.transcode(task).await? {
+    let covers = match place.transcode(task, source.film.as_ref()).await? {
         Outcome::Cover(covers) => covers,
         other => return Err(unexpected(&other)),
     };

@@ -37,7 +37,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         Part::Chunk(chunk) => Task::EncodeVideo { input, facts, output, plan, chunk },
         Part::Audio => Task::EncodeAudio { input, facts, output, plan },
     };
-    let files = match place.transcode(task).await? {
+    let files = match place.transcode(task, source.film.as_ref()).await? {
         Outcome::Encode { files } => files,
         other => return Err(unexpected(&other)),
     };

@@ -24,7 +24,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         settings: scheduler.config.encode_settings(),
         cover_at_s: source.cover_at_s,
     };
-    let ingested = match place.transcode(task).await? {
+    let ingested = match place.transcode(task, None).await? {
         Outcome::Ingest(ingested) => ingested,
         other => return Err(unexpected(&other)),
     };

@@ -175,7 +175,7 @@ pub fn run(task: &Task) -> Result<Outcome, Verdict> {
         Ok(Event::Rejected { problem, detail }) => {
             Err(Verdict::Rejected { problem: problem.to_string(), detail })
         }
-        Ok(Event::Failed { detail }) => Err(Verdict::Failed(detail)),
+        Ok(Event::Failed { detail, .. }) => Err(Verdict::Failed(detail)),
         _ => Err(Verdict::Failed(format!(
             "{}, last line `{last}`: {}",
             output.status,
