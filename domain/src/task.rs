@@ -62,9 +62,11 @@ impl Task {
         match self {
             Task::Sandbox => Vec::new(),
             Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::EncodeVideo { input, output: _, plan: _, chunk: _ }
-            | Task::EncodeAudio { input, output: _, plan: _ }
             | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
+            | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
+                [input].into_iter().chain(facts).map(PathBuf::as_path).collect()
+            }
             Task::Assemble { chunks, audio, output: _, plan: _ } => {
                 chunks.iter().flatten().chain(audio).map(PathBuf::as_path).collect()
             }
@@ -75,9 +77,11 @@ impl Task {
         match self {
             Task::Sandbox => Vec::new(),
             Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::EncodeVideo { input, output: _, plan: _, chunk: _ }
-            | Task::EncodeAudio { input, output: _, plan: _ }
             | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
+            | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
+                [input].into_iter().chain(facts).collect()
+            }
             Task::Assemble { chunks, audio, output: _, plan: _ } => {
                 chunks.iter_mut().flatten().chain(audio).collect()
             }
