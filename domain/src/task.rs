@@ -62,7 +62,15 @@ impl Task {
         match self {
             Task::Sandbox => Vec::new(),
             Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            | Task::Cover { input, output: _, limits: _, at_s: _ }
+            | Task::Storyboard {
+                input,
+                output: _,
+                limits: _,
+                starts_at_s: _,
+                duration_s: _,
+                sprite_url: _,
+            } => vec![input],
             Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).map(PathBuf::as_path).collect()
@@ -77,7 +85,15 @@ impl Task {
         match self {
             Task::Sandbox => Vec::new(),
             Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::Cover { input, output: _, limits: _, at_s: _ } => vec![input],
+            | Task::Cover { input, output: _, limits: _, at_s: _ }
+            | Task::Storyboard {
+                input,
+                output: _,
+                limits: _,
+                starts_at_s: _,
+                duration_s: _,
+                sprite_url: _,
+            } => vec![input],
             Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).collect()
@@ -96,7 +112,8 @@ impl Task {
             | Task::EncodeVideo { output, .. }
             | Task::EncodeAudio { output, .. }
             | Task::Assemble { output, .. }
-            | Task::Cover { output, .. } => Some(output),
+            | Task::Cover { output, .. }
+            | Task::Storyboard { output, .. } => Some(output),
         }
     }
 
@@ -107,7 +124,8 @@ impl Task {
             | Task::EncodeVideo { output, .. }
             | Task::EncodeAudio { output, .. }
             | Task::Assemble { output, .. }
-            | Task::Cover { output, .. } => Some(output),
+            | Task::Cover { output, .. }
+            | Task::Storyboard { output, .. } => Some(output),
         }
     }
 }

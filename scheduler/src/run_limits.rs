@@ -104,7 +104,7 @@ fn memory_bytes(task: &Task, film: Option<&Film>, cores: u64, media: &Media) -> 
             source_pixels * DECODED_BYTES_PER_PIXEL + rung_pixels(plan) * ENCODED_BYTES_PER_PIXEL
         }
         Task::Assemble { plan, .. } => rung_pixels(plan) * DECODED_BYTES_PER_PIXEL,
-        Task::Ingest { .. } | Task::EncodeAudio { .. } | Task::Cover { .. } => {
+        Task::Ingest { .. } | Task::EncodeAudio { .. } | Task::Cover { .. } | Task::Storyboard { .. } => {
             source_pixels * JUDGED_BYTES_PER_PIXEL
         }
     };
@@ -121,6 +121,7 @@ fn cpu_s(task: &Task, film: Option<&Film>, input_bytes: u64) -> u64 {
         Task::Sandbox | Task::Ingest { .. } => 0.0,
         Task::EncodeVideo { plan, chunk, .. } => chunk_s(plan, *chunk) * patience(&plan.settings.x264_preset),
         Task::EncodeAudio { plan, .. } | Task::Assemble { plan, .. } => plan.expected.duration_s,
+        Task::Storyboard { duration_s, .. } => *duration_s,
         Task::Cover { .. } => film.map_or(0.0, |film| film.duration_s),
     };
     let size = film.map_or(1.0, |film| film.pixels as f64 * film.frame_rate / PIXELS_PER_S_FREE);

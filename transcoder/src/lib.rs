@@ -45,11 +45,11 @@ pub mod sandbox;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
-mod system_calls;
 #[cfg(test)]
 mod still_tests;
 pub mod stills;
 pub mod storyboard;
+mod system_calls;
 #[cfg(test)]
 mod test_clips;
 pub mod timing;

@@ -28,7 +28,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         duration_s: expected.duration_s,
         sprite_url: sprite_url(place.attempt),
     };
-    let files = match place.transcode(task).await? {
+    let files = match place.transcode(task, source.film.as_ref()).await? {
         Outcome::Storyboard { files } => files,
         other => return Err(unexpected(&other)),
     };
