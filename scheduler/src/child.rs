@@ -343,4 +343,65 @@ mod tests {
         let error = failure_of(script, LIMITS).await;
         assert!(error.contains("too long"), "{error}");
     }
+
+    #[tokio::test]
+    async fn whoever_burns_processor_time_is_told_so() {
+        let limits = RunLimits { cpu_s_max: 1, ..LIMITS };
+        let error = failure_of("echo burning >&2; while :; do :; done", limits).await;
+        assert!(error.contains("1 s of processor time") && error.contains("burning"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grows_too_large_ends_it() {
+        let limits = RunLimits { output_bytes_max: 1 << 20, ..LIMITS };
+        let error = failure_of("exec head -c 100000000 /dev/zero > film", limits).await;
+        assert!(error.contains("more than 1 MiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn many_files_that_grow_too_large_together_end_it() {
+        let limits = RunLimits { output_bytes_max: 4 << 20, ..LIMITS };
+        let script = "for n in 1 2 3 4 5 6 7 8 9; do head -c 1000000 /dev/zero > $n; done; sleep 600";
+        let error = failure_of(script, limits).await;
+        assert!(error.contains("more than 4 MiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn want_of_memory_is_told_however_it_shows() {
+        let by_word = r#"echo '{"event":"failed","detail":"no room","out_of_memory":true}'"#;
+        let by_abort = "echo 'memory allocation of 9 bytes failed: no room' >&2; kill -ABRT $$";
+        for script in [by_word, by_abort] {
+            let error = failure_of(script, LIMITS).await;
+            assert!(error.contains("more memory than the 4096 MiB") && error.contains("no room"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_words_is_cut() {
+        let error = failure_of("yes | head -c 300000000 >&2; exit 3", LIMITS).await;
+        assert!(error.contains("exit status: 3") && error.len() < 2 * STDERR_BYTES_MAX, "{}", error.len());
+    }
+
+    /// Says of itself what a child would that could not be locked in.
+    fn unconfined() -> Transcoder {
+        let script =
+            r#"echo '{"event":"done","outcome":{"kind":"sandbox","holds":[],"missing":["Landlock: none"]}}'"#;
+        Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") }
+    }
+
+    #[tokio::test]
+    async fn where_it_cannot_be_locked_in_nothing_starts_unless_it_is_told_to() {
+        let demanded = unconfined();
+        let refusal = demanded.ready().await.unwrap_err();
+        for word in ["Landlock: none", "SLUICE_UNSAFE_NO_SANDBOX=1"] {
+            assert!(refusal.text().contains(word), "{}", refusal.text());
+        }
+        Transcoder { sandbox_demanded: false, ..demanded }.ready().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_transcoder_that_is_not_there_is_told_at_the_start() {
+        let refusal = Transcoder::new("/nowhere/transcoder").ready().await.unwrap_err();
+        assert!(refusal.text().contains("/nowhere/transcoder"), "{}", refusal.text());
+    }
 }

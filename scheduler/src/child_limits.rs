@@ -7,6 +7,8 @@ use tokio::process::Command;
 
 use crate::run_limits::RunLimits;
 
+/// After standard input, output and error.
+const FIRST_UNKNOWN_FILE: libc::c_long = 3;
 const OPEN_FILES_MAX: u64 = 256;
 /// Between the signal that says that processor time is over and the end without a word.
 const CPU_S_GRACE: u64 = 5;
@@ -21,6 +23,7 @@ pub fn apply(command: &mut Command, limits: RunLimits) {
         if getppid() != parent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        hide_open_files()?;
         limit(Resource::As, limits.memory_bytes_max)?;
         // Of one file; the sum of them is watched from outside.
         limit(Resource::Fsize, limits.output_bytes_max)?;
@@ -30,11 +33,27 @@ pub fn apply(command: &mut Command, limits: RunLimits) {
         limit(Resource::Core, 0)
     };
     #[allow(unsafe_code, reason = "the standard library offers no other way to run code before exec")]
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes four kinds of
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes five kinds of
     // system calls, directly, and builds errors from numbers: it takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(before_exec)
     };
+}
+
+/// What somebody left open who started us, and we do not know of, is closed when the program starts.
+fn hide_open_files() -> io::Result<()> {
+    #[allow(unsafe_code, reason = "no safe wrapper has this call")]
+    // SAFETY: the call takes numbers and marks files; it closes none that is in use here.
+    let result = unsafe {
+        let (first, last) = (FIRST_UNKNOWN_FILE, libc::c_long::from(u32::MAX));
+        libc::syscall(libc::SYS_close_range, first, last, libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC))
+    };
+    // A kernel that is too old for it has no Landlock either, and whoever goes on there was told so.
+    if result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn limit(resource: Resource, maximum: u64) -> io::Result<()> {

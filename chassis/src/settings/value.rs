@@ -135,7 +135,11 @@ impl Value for LogFormat {
 
 impl Value for bool {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "`true` or `false`".to_owned())
+        match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err("`true` or `false`".to_owned()),
+        }
     }
 
     fn write(&self) -> String {

@@ -243,7 +243,8 @@ impl World {
     pub async fn check(&self) {
         self.check_library().await;
         if let Ok(mut entries) = std::fs::read_dir(self.folder.path().join("scratch")) {
-            assert!(entries.next().is_none(), "scratch files are left");
+            let left: Vec<_> = entries.by_ref().flatten().map(|entry| entry.path()).collect();
+            assert!(left.is_empty(), "scratch files are left: {left:?}");
         }
     }
 

@@ -18,6 +18,7 @@ mod moving;
 mod pauses;
 mod pipeline;
 mod readme;
+mod sandbox;
 mod separate;
 mod settings;
 mod starts;
