@@ -1,5 +1,7 @@
 //! From a request's body to an object being written: bounded memory, checksummed on the way.
 
+use std::time::Duration;
+
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use chassis::Problem;
@@ -15,7 +17,7 @@ use crate::{StreamServer, failure};
 
 /// An upload shows that it lives by moving this end of its lease.
 pub const LEASE_S: i64 = 60;
-const LEASE_EXTENDED_EVERY_MS: i64 = 20_000;
+pub const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(20);
 /// After the database did not answer.
 const EXTENDED_AGAIN_MS: i64 = 2_000;
 
@@ -42,7 +44,7 @@ pub async fn receive(
         attempt,
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
-        extend_at: server.clock.now().plus_ms(LEASE_EXTENDED_EVERY_MS),
+        extend_at: server.clock.now().plus_ms(LEASE_EXTENDED_EVERY.as_millis() as i64),
         lease_until: server.clock.now().plus_s(LEASE_S),
     };
     let mut file = File { writer, hasher: None, bytes: 0, bytes_max: server.limits.upload_bytes_max };
@@ -121,7 +123,7 @@ impl Incoming<'_> {
         }
         match self.server.extend_upload(self.attempt, now.plus_s(LEASE_S)).await {
             Ok(()) => {
-                self.extend_at = now.plus_ms(LEASE_EXTENDED_EVERY_MS);
+                self.extend_at = now.plus_ms(LEASE_EXTENDED_EVERY.as_millis() as i64);
                 self.lease_until = now.plus_s(LEASE_S);
                 Ok(())
             }

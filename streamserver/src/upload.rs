@@ -14,12 +14,9 @@ use http::StatusCode;
 use sql::{BeginUpload, CompleteUpload, CompletedUpload};
 use store::{ObjectWriter, Stored};
 
-use crate::receive::{LEASE_S, Received};
+use crate::receive::{LEASE_EXTENDED_EVERY, LEASE_S, Received};
 use crate::upload_request::{UploadRequest, clean_filename};
 use crate::{StreamServer, digest, failure, receive};
-
-/// The last sync may take long on a busy disk; nobody sweeps the attempt meanwhile.
-const FINISH_LEASE_S: i64 = 600;
 
 const FIND_STORE_MAX: Duration = Duration::from_secs(5);
 /// The client waits this long for a database that does not answer, once its bytes are there.
@@ -198,12 +195,7 @@ async fn commit(
     writer: Box<dyn ObjectWriter>,
     received: Received,
 ) -> Result<Stored, NotCommitted> {
-    let now = server.clock.now();
-    if let Err(problem) = server.extend_upload(key.attempt, now.plus_s(FINISH_LEASE_S)).await {
-        writer.abort().await;
-        return Err(NotCommitted::Failed(problem));
-    }
-    let stored = writer.finish().await.map_err(|error| NotCommitted::Failed(failure::store(error)))?;
+    let stored = finish(server, key.attempt, writer).await.map_err(NotCommitted::Failed)?;
     let now = server.clock.now();
     let done = CompletedUpload {
         video: key.video,
@@ -218,6 +210,27 @@ async fn commit(
         CompleteUpload::Completed => Ok(stored),
         CompleteUpload::AlreadyUploaded => Err(NotCommitted::Refused(already_uploaded())),
         CompleteUpload::Gone => Err(NotCommitted::Refused(Problem::not_found())),
+    }
+}
+
+/// The last sync may take long on a busy disk; nobody sweeps the attempt meanwhile. A purge waits for no longer than the
+/// lease where this process dies.
+async fn finish(
+    server: &StreamServer,
+    attempt: AttemptId,
+    writer: Box<dyn ObjectWriter>,
+) -> Result<Stored, Problem> {
+    if let Err(problem) = server.extend_upload(attempt, server.clock.now().plus_s(LEASE_S)).await {
+        writer.abort().await;
+        return Err(problem);
+    }
+    let mut finishing = std::pin::pin!(writer.finish());
+    loop {
+        match tokio::time::timeout(LEASE_EXTENDED_EVERY, &mut finishing).await {
+            Ok(stored) => return stored.map_err(failure::store),
+            // Should the lease be lost, the commit is refused.
+            Err(_) => drop(server.extend_upload(attempt, server.clock.now().plus_s(LEASE_S)).await),
+        }
     }
 }
 
