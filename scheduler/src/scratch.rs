@@ -13,6 +13,7 @@ use crate::sources::Sources;
 const LOCK: &str = "lock";
 const SOURCES: &str = "sources";
 const TAKE_TRIES_MAX: u32 = 5;
+const REMOVE_TRIES_MAX: u32 = 5;
 
 /// The folder of this process.
 pub struct Scratch {
@@ -110,12 +111,17 @@ fn is_in_use(folder: &Path) -> bool {
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
+/// A fetch whose run was dropped may still be making a file; once the folder is gone it cannot.
 fn remove(folder: &Path) {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(folder = %folder.display(), %error, "scratch files stay until the next start");
+    for tries_left in (0..REMOVE_TRIES_MAX).rev() {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries_left > 0 => continue,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), %error, "scratch files stay until the next start");
+            }
+            _ => {}
         }
-        _ => {}
+        return;
     }
 }
 
