@@ -97,11 +97,8 @@ async fn the_job_of_a_scheduler_that_was_killed_is_the_next_ones_after_a_lease()
     assert!(!children.iter().any(|child| is_running(*child)), "the child outlived its parent");
     alice.until(&id, &["ready"], 60).await;
     let jobs = root.at(&next.base).get("/scheduler/jobs").await.expect(200).json();
-    assert_eq!(
-        (jobs["items"][0]["attempts"].as_u64(), jobs["items"][1].is_null()),
-        (Some(2), true),
-        "{jobs:#}"
-    );
+    let items = jobs["items"].as_array().unwrap().iter().filter(|job| job["kind"] == "ingest");
+    assert_eq!(items.map(|job| job["attempts"].as_u64()).collect::<Vec<_>>(), [Some(2)], "{jobs:#}");
     cluster.stop();
 }
 
