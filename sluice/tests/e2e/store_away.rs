@@ -13,9 +13,9 @@ use crate::memory;
 
 /// From a request to its answer, for whoever watches.
 const ANSWER_MAX: Duration = Duration::from_secs(6);
-/// From the store's return until everything works.
 /// From a video's being ready until its storyboard is there too.
 const JOBS_MAX: Duration = Duration::from_secs(30);
+/// From the store's return until everything works.
 const BACK_MAX: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(2);
 
