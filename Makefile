@@ -45,7 +45,8 @@ fmt: ## format the code
 
 bench: ## comparisons with peers; results go to bench/results/
 	@scripts/setup test
-	bench/ingest.py
+	bench/transcode.py
+	bench/playable.py
 
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use domain::{Layout, ObjectKey, Piece};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use store::{ByteStream, Store, StoreError};
@@ -13,6 +13,9 @@ use store::{ByteStream, Store, StoreError};
 /// few hundred bytes, and each frame costs the connection a slot.
 const GATHER_BYTES: usize = 64 * 1024;
 
+/// Sound between pictures is a few hundred bytes in a file whose packets take turns; asking a store again costs more.
+const GAP_BYTES_MAX: u64 = 64 * 1024;
+
 /// The objects that a layout's extents point into, by [`Piece::Extent`]'s file number.
 pub type Files = Arc<[ObjectKey]>;
 
@@ -20,8 +23,8 @@ pub type Files = Arc<[ObjectKey]>;
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Opens the first piece at once, so that a missing object is an error before anything is sent; the others one
-/// after the other, as the reader comes to them. Holds one block at a time.
+/// Opens the first piece at once, so that a missing object is an error before anything is sent; the others as the
+/// reader comes to them. Holds one block at a time.
 pub async fn open(store: Arc<dyn Store>, files: Files, layout: Layout) -> Result<ByteStream, StoreError> {
     let pieces = layout.pieces.into_iter().filter(|piece| piece.bytes() > 0).collect();
     let mut cursor = Cursor { store, files, pieces, current: None, pause: None };
@@ -36,47 +39,47 @@ pub async fn open(store: Arc<dyn Store>, files: Files, layout: Layout) -> Result
 struct Cursor {
     store: Arc<dyn Store>,
     files: Files,
-    /// Not yet opened; none is empty.
+    /// Not yet sent; none is empty.
     pieces: VecDeque<Piece>,
-    current: Option<OpenPiece>,
+    current: Option<Run>,
     /// When the store began to fail, until it gives something again.
     pause: Option<Instant>,
 }
 
-struct OpenPiece {
+/// Extents of one object that lie close together, read in one go; what lies between them is thrown away.
+struct Run {
     bytes: ByteStream,
-    /// Not yet read. An object that turns out shorter must not pass for a whole answer.
-    rest: Piece,
+    file: u16,
+    /// Offset in the object of what comes next.
+    at: u64,
+    end: u64,
+    /// Read, and not yet asked for.
+    block: Bytes,
 }
 
 impl Cursor {
     async fn next_frame(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let Some(block) = self.next_block().await? else { return Ok(None) };
-        if block.len() >= GATHER_BYTES / 2 || !self.piece_is_done() {
+        let Some((block, ends_piece)) = self.next_block().await? else { return Ok(None) };
+        if block.len() >= GATHER_BYTES / 2 || !ends_piece {
             return Ok(Some(block));
         }
         let mut gathered = BytesMut::from(block);
         while gathered.len() < GATHER_BYTES && self.next_is_small(GATHER_BYTES - gathered.len()) {
             match self.next_block().await? {
-                Some(block) => gathered.extend_from_slice(&block),
+                Some((block, _)) => gathered.extend_from_slice(&block),
                 None => break,
             }
         }
         Ok(Some(gathered.freeze()))
     }
 
-    fn piece_is_done(&self) -> bool {
-        self.current.is_none()
-    }
-
     /// Whether what comes next fits into so much room whole.
     fn next_is_small(&self, room: usize) -> bool {
-        let next = self.current.as_ref().map(|piece| &piece.rest).or(self.pieces.front()).map(Piece::bytes);
-        next.is_some_and(|bytes| bytes <= room as u64)
+        self.pieces.front().is_some_and(|piece| piece.bytes() <= room as u64)
     }
 
-    /// `None` at the end.
-    async fn next_block(&mut self) -> Result<Option<Bytes>, StoreError> {
+    /// The next bytes, and whether a piece ends with them. `None` at the end.
+    async fn next_block(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
         loop {
             match self.try_next_block().await {
                 Err(error) if error.is_retryable() => self.wait_after(error).await?,
@@ -90,9 +93,7 @@ impl Cursor {
 
     /// Lets the store come back. What was open is asked for again from where it broke off.
     async fn wait_after(&mut self, error: StoreError) -> Result<(), StoreError> {
-        if let Some(broken) = self.current.take() {
-            self.pieces.push_front(broken.rest);
-        }
+        self.current = None;
         let began = *self.pause.get_or_insert_with(Instant::now);
         if began.elapsed() > PAUSE_MAX {
             return Err(error);
@@ -101,45 +102,95 @@ impl Cursor {
         Ok(())
     }
 
-    async fn try_next_block(&mut self) -> Result<Option<Bytes>, StoreError> {
-        if self.current.is_none() && !self.open_next().await? {
-            return Ok(None);
+    async fn try_next_block(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
+        self.open_next().await?;
+        let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
+        let (file, offset, bytes) = match piece {
+            Piece::Inline(bytes) => return Ok(Some((Bytes::from(bytes), true))),
+            Piece::Extent(file, offset, bytes) => (file, offset, bytes),
+        };
+        // Where the store fails, the piece is still to be sent.
+        self.pieces.push_front(Piece::Extent(file, offset, bytes));
+        let Some(run) = &mut self.current else { return Err(StoreError::NotFound) };
+        let block = run.next(offset, bytes).await?;
+        self.pieces.pop_front();
+        let rest = bytes - block.len() as u64;
+        if rest > 0 {
+            self.pieces.push_front(Piece::Extent(file, offset + block.len() as u64, rest));
         }
-        let Some(piece) = &mut self.current else { return Ok(None) };
-        let block = piece.bytes.try_next().await?.unwrap_or_default();
-        let (bytes, left_bytes) = (block.len() as u64, piece.rest.bytes());
-        if bytes == 0 || bytes > left_bytes {
-            return Err(StoreError::Permanent("an object is not as long as its layout says".into()));
-        }
-        if bytes == left_bytes {
-            self.current = None;
-        } else {
-            piece.rest = piece.rest.slice(bytes, left_bytes - bytes);
-        }
-        Ok(Some(block))
+        Ok(Some((block, rest == 0)))
     }
 
-    /// `false` where no piece is left.
-    async fn open_next(&mut self) -> Result<bool, StoreError> {
-        let Some(piece) = self.pieces.front() else { return Ok(false) };
-        let bytes = match piece {
-            Piece::Inline(bytes) => stream::iter([Ok(Bytes::from(bytes.clone()))]).boxed(),
-            Piece::Extent(file, offset, bytes) => {
-                let key = self.files.get(usize::from(*file)).ok_or(StoreError::NotFound)?;
-                self.store.read(key, *offset..offset.saturating_add(*bytes)).await?
-            }
-        };
-        self.current = self.pieces.pop_front().map(|rest| OpenPiece { bytes, rest });
-        Ok(true)
+    /// Makes sure that the next extent can be read.
+    async fn open_next(&mut self) -> Result<(), StoreError> {
+        let extent = self.pieces.iter().find_map(|piece| match piece {
+            Piece::Extent(file, offset, bytes) => Some((*file, *offset, *bytes)),
+            Piece::Inline(_) => None,
+        });
+        let Some((file, offset, bytes)) = extent else { return Ok(()) };
+        if self.current.as_ref().is_some_and(|run| run.holds(file, offset, bytes)) {
+            return Ok(());
+        }
+        let key = self.files.get(usize::from(file)).ok_or(StoreError::NotFound)?;
+        let end = run_end(&self.pieces);
+        let bytes = self.store.read(key, offset..end).await?;
+        self.current = Some(Run { bytes, file, at: offset, end, block: Bytes::new() });
+        Ok(())
     }
+}
+
+impl Run {
+    fn holds(&self, file: u16, offset: u64, bytes: u64) -> bool {
+        self.file == file && self.at <= offset && offset.saturating_add(bytes) <= self.end
+    }
+
+    /// At most `bytes` bytes, at least one, from `offset` on, which lies within the run and not before what was read.
+    async fn next(&mut self, offset: u64, bytes: u64) -> Result<Bytes, StoreError> {
+        loop {
+            let skipped = (offset - self.at).min(self.block.len() as u64);
+            self.block.advance(skipped as usize);
+            self.at += skipped;
+            if !self.block.is_empty() {
+                let taken = self.block.split_to(bytes.min(self.block.len() as u64) as usize);
+                self.at += taken.len() as u64;
+                return Ok(taken);
+            }
+            self.block = self.bytes.try_next().await?.unwrap_or_default();
+            if self.block.is_empty() || self.block.len() as u64 > self.end - self.at {
+                return Err(StoreError::Permanent("an object is not as long as its layout says".into()));
+            }
+        }
+    }
+}
+
+/// Where the run ends that begins with the first of `pieces`: before something of another object, a step back, or a gap
+/// that costs more to read than to ask again.
+fn run_end(pieces: &VecDeque<Piece>) -> u64 {
+    let mut run: Option<(u16, u64)> = None;
+    for piece in pieces {
+        match (piece, &mut run) {
+            // A few bytes between, such as the head of a fragment, come from memory.
+            (Piece::Inline(_), _) => {}
+            (Piece::Extent(file, offset, bytes), None) => run = Some((*file, offset.saturating_add(*bytes))),
+            (Piece::Extent(file, offset, bytes), Some((last_file, end)))
+                if file == last_file && *offset >= *end && *offset - *end <= GAP_BYTES_MAX =>
+            {
+                *end = offset.saturating_add(*bytes);
+            }
+            _ => break,
+        }
+    }
+    run.map_or(0, |(_, end)| end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use domain::{AttemptId, IdParts, ObjectFile, Timestamp, VideoId};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
-    use store::Memory;
+    use store::{Faulty, Memory};
 
     fn key(number: u8) -> ObjectKey {
         let parts = IdParts { now: Timestamp::from_unix_ms(1), random: [number; 10] };
@@ -150,14 +201,14 @@ mod tests {
         (0..bytes).map(|i| (i as u8).wrapping_mul(31).wrapping_add(number)).collect::<Vec<_>>().into()
     }
 
-    async fn store_of(objects: &[Bytes]) -> (Arc<dyn Store>, Files) {
+    async fn store_of(objects: &[Bytes]) -> (Memory, Files) {
         let store = Memory::new();
         for (number, bytes) in (0..).zip(objects) {
             let mut writer = store.create(&key(number)).await.unwrap();
             writer.write(bytes.clone()).await.unwrap();
             writer.finish().await.unwrap();
         }
-        (Arc::new(store), (0..objects.len() as u8).map(key).collect())
+        (store, (0..objects.len() as u8).map(key).collect())
     }
 
     fn piece() -> impl Strategy<Value = Piece> {
@@ -179,6 +230,7 @@ mod tests {
             }).collect();
             let streamed = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
                 let (store, files) = store_of(&objects).await;
+                let store = Arc::new(store);
                 let frames: Vec<Bytes> =
                     open(store, files, Layout { pieces }).await.unwrap().try_collect().await.unwrap();
                 assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() <= store::READ_BLOCK_BYTES_MAX));
@@ -191,6 +243,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_missing_shows_before_or_while_streaming() {
         let (store, files) = store_of(&[content(1, 10)]).await;
+        let store = Arc::new(store);
         for first in [Piece::Extent(1, 0, 1), Piece::Extent(0, 5, 6)] {
             let layout = Layout { pieces: vec![first] };
             assert!(open(store.clone(), files.clone(), layout).await.is_err());
@@ -200,9 +253,40 @@ mod tests {
         assert!(frames.is_err());
     }
 
+    /// A store that counts how often it is asked.
+    async fn asked(pieces: Vec<Piece>) -> (usize, Vec<u8>) {
+        let (store, files) = store_of(&[content(1, 1_000_000)]).await;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let counting = Faulty::chosen(store, move |call| {
+            counted.fetch_add(usize::from(call == "read"), Ordering::Relaxed);
+            None
+        });
+        let body = open(Arc::new(counting), files, Layout { pieces }).await.unwrap();
+        let frames: Vec<Bytes> = body.try_collect().await.unwrap();
+        (calls.load(Ordering::Relaxed), frames.concat())
+    }
+
+    #[tokio::test]
+    async fn what_lies_close_together_is_read_in_one_go() {
+        // Pictures with sound between them, which is not asked for.
+        let pictures: Vec<Piece> = (0..200).map(|i| Piece::Extent(0, i * 4_400, 4_000)).collect();
+        let expected: Vec<u8> =
+            (0..200).flat_map(|i| content(1, 1_000_000)[i * 4_400..i * 4_400 + 4_000].to_vec()).collect();
+        let (calls, bytes) = asked(pictures.clone()).await;
+        assert_eq!((calls, bytes == expected), (1, true));
+        let with_heads = pictures.chunks(50).flat_map(|fragment| {
+            std::iter::once(Piece::Inline(b"moof".to_vec())).chain(fragment.iter().cloned())
+        });
+        assert_eq!(asked(with_heads.collect()).await.0, 1);
+        let far = [Piece::Extent(0, 0, 10), Piece::Extent(0, 500_000, 10), Piece::Extent(0, 20, 10)];
+        assert_eq!(asked(far.to_vec()).await.0, 3);
+    }
+
     #[tokio::test]
     async fn small_pieces_travel_together() {
         let (store, files) = store_of(&[content(1, 100_000)]).await;
+        let store = Arc::new(store);
         let pieces = (0..200).map(|i| Piece::Extent(0, (i * 7919) % 90_000, 500)).collect();
         let stream = open(store, files, Layout { pieces }).await.unwrap();
         let frames: Vec<Bytes> = stream.try_collect().await.unwrap();

@@ -42,7 +42,9 @@ pub fn assemble(
         let joined = join(chunks, rung, output, plan, &report)
             .with_context(|| format!("join the chunks of {}", rung.name))?;
         report(PACKAGED);
-        let rendition = rendition::package(&parts(rung, audio.is_some(), plan), output)?;
+        let video = ObjectFile::Track(rung.name, TrackKind::Video);
+        let sound = audio.is_some().then_some(ObjectFile::SharedAudio);
+        let rendition = rendition::package(&parts(rung, plan), video, sound, output)?;
         let expected = Expected { frames: Some(joined.frames), ..plan.expected.clone() };
         verify::rendition(&rendition, &plan.boundaries, &expected, Pictures::Encoded)?;
         renditions.push(rendition);
@@ -63,13 +65,11 @@ fn check_inputs(chunks: &[Vec<PathBuf>], audio: Option<&Path>, plan: &Plan) -> a
     Ok(())
 }
 
-fn parts(rung: &Rung, has_audio: bool, plan: &Plan) -> RenditionParts {
+fn parts(rung: &Rung, plan: &Plan) -> RenditionParts {
     let settings = &plan.settings;
     RenditionParts {
         name: rung.name,
         size: rung.size,
-        video: ObjectFile::Track(rung.name, TrackKind::Video),
-        audio: has_audio.then_some(ObjectFile::SharedAudio),
         made_by: format!(
             "libx264 {} crf {} at most {} bit/s, a keyframe every {} s, {} chunks",
             settings.x264_preset,

@@ -50,8 +50,16 @@ impl Chunked {
 pub fn good_rendition() -> (tempfile::TempDir, rendition::Rendition, Plan) {
     let chunked = Chunked::new();
     chunked.assemble().unwrap();
-    let rendition =
-        rendition::package(&parts(&chunked.plan.rungs[0], true, &chunked.plan), chunked.folder.path());
+    let rendition = {
+        let rung = &chunked.plan.rungs[0];
+        let video = ObjectFile::Track(rung.name, TrackKind::Video);
+        rendition::package(
+            &parts(rung, &chunked.plan),
+            video,
+            Some(ObjectFile::SharedAudio),
+            chunked.folder.path(),
+        )
+    };
     (chunked.folder, rendition.unwrap(), chunked.plan)
 }
 

@@ -19,7 +19,7 @@ pub struct BoxSpan {
 const BODY_BYTES_MAX: u64 = 64 << 20;
 
 /// Every box at the top of the file, in order. The boxes fill the file to its end.
-pub fn top_level(file: &mut File) -> io::Result<Vec<BoxSpan>> {
+pub fn top_level(file: &mut (impl Read + Seek)) -> io::Result<Vec<BoxSpan>> {
     let end = file.seek(SeekFrom::End(0))?;
     let mut spans = Vec::new();
     let mut offset = 0;
@@ -70,7 +70,7 @@ fn access_points(sidx: &mut [u8]) -> io::Result<impl Iterator<Item = &mut [u8]>>
     Ok(references.chunks_exact_mut(12).map(|reference| &mut reference[8..]))
 }
 
-fn header(file: &mut File, offset: u64) -> io::Result<BoxSpan> {
+fn header(file: &mut impl Read, offset: u64) -> io::Result<BoxSpan> {
     let mut short = [0; 8];
     file.read_exact(&mut short)?;
     let (size, kind) = short.split_at(4);

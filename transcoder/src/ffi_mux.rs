@@ -19,6 +19,18 @@ pub fn flush(output: &mut Output) -> Result<(), ffmpeg::Error> {
     check(unsafe { ffi::av_write_frame(output.as_mut_ptr(), ptr::null_mut()) })
 }
 
+/// Samples go to the file as they are, not through its buffer first.
+pub fn write_through(output: &mut Output) {
+    // SAFETY: `output` owns a valid context; its file is alive as long as it is, or null, which is looked at before;
+    // the field is a plain integer that may be changed at any time.
+    unsafe {
+        let file = (*output.as_mut_ptr()).pb;
+        if !file.is_null() {
+            (*file).direct = 1;
+        }
+    }
+}
+
 /// Lets the muxer choose the tag: that of another container means nothing in MP4.
 pub fn clear_codec_tag(parameters: &mut Parameters) {
     // SAFETY: `parameters` owns a valid structure and is borrowed mutably; the field is a plain integer.

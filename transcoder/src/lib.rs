@@ -2,11 +2,12 @@
 //! [`domain::task::Task`] on standard input, [`domain::task::Event`] lines on standard output.
 //!
 //! Pictures in: [`sniff`] → [`source`] (open, choose streams, measure) → [`judge`] → [`plan`] → encode.
-//! Bytes out: [`original`] (stream copy) or [`assemble`] (chunks joined) → [`track`] → [`track_index`] →
+//! Bytes out: [`reference`] (samples stay in the uploaded file), [`original`] (stream copy) or [`assemble`] (chunks joined) → [`track`] → [`track_index`] →
 //! [`rendition`] (with its [`progressive`] head) → [`verify`].
 //! Stills: [`stills`] → [`cover`] and [`storyboard`] → [`picture`].
 
 pub mod assemble;
+pub mod blank_mux;
 pub mod boxes;
 pub mod capabilities;
 mod child;
@@ -31,6 +32,7 @@ pub mod frame_times;
 pub mod judge;
 pub mod orientation;
 pub mod original;
+pub mod original_times;
 pub mod picture;
 pub mod plan;
 pub mod privileges;
@@ -39,12 +41,14 @@ pub mod progress;
 pub mod progressive;
 mod pulse;
 pub mod reading;
+pub mod reference;
 pub mod rendition;
 pub mod run;
 pub mod sandbox;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
+pub mod source_packets;
 #[cfg(test)]
 mod still_tests;
 pub mod stills;

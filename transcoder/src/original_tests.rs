@@ -4,6 +4,7 @@ use domain::task::{Boundaries, ChunkSpan, EncodeSettingsPlanned, Expected, Media
 use domain::{Layout, RenditionIndex, TrackIndex};
 
 use super::*;
+use crate::reference;
 use crate::test_clips::{complaints, make, materialise, numbers, picture_digests, probe};
 
 const LIMITS: MediaLimits = MediaLimits { duration_s_max: 7200.0, pixels_max: 35_389_440, streams_max: 16 };
@@ -28,6 +29,19 @@ impl Copied {
         Copied::at(folder, source)
     }
 
+    /// The same clip once more, its samples left where they are.
+    fn by_reference(&self) -> anyhow::Result<Copied> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        std::fs::copy(&self.source, &source).unwrap();
+        let (opened, packets) = source::measure(&source, &LIMITS).unwrap();
+        let packets = packets.context("not as they came out")?;
+        let (facts, output) = (opened.facts, folder.path());
+        let output = reference::make(&facts, &packets, &opened.input, &source, output, &plan(&facts))?;
+        let index = std::fs::read(folder.path().join("original.index.json")).unwrap();
+        Ok(Copied { source, facts, output, index: serde_json::from_slice(&index).unwrap(), folder })
+    }
+
     fn at(folder: tempfile::TempDir, source: PathBuf) -> Copied {
         let facts = source::open(&source, &LIMITS).unwrap().facts;
         let output = copy(&facts, &source, folder.path(), &plan(&facts), &Progress::silent()).unwrap();
@@ -49,8 +63,21 @@ impl Copied {
         self.file(&Layout::join(std::iter::once(&track.init).chain(fragments)), name)
     }
 
-    /// What holds for every copy.
+    /// What holds for every copy, and for what is not copied.
     fn check(&self) {
+        self.check_alone();
+        if self.source.extension().is_some_and(|extension| extension != "mp4") {
+            return assert!(self.by_reference().is_err(), "only MP4 keeps samples as they are");
+        }
+        let referenced = self.by_reference().unwrap();
+        assert_eq!(referenced.index.files, ["source", "original.head.mp4"]);
+        referenced.check_alone();
+        let (copied, referenced) = (&self.output, &referenced.output);
+        assert_eq!((&copied.codecs, copied.frames), (&referenced.codecs, referenced.frames));
+        assert_eq!(copied.duration_s, referenced.duration_s);
+    }
+
+    fn check_alone(&self) {
         let progressive = self.progressive();
         let joined = self.joined(&self.index.video, "joined.mp4");
         let pictures = picture_digests(&self.source);
@@ -207,6 +234,47 @@ fn personal_metadata_stays_behind() {
             assert!(word_at.is_none(), "{name}: {}", String::from_utf8_lossy(word));
         }
     }
+}
+
+#[test]
+fn what_lies_between_the_samples_is_no_part_of_the_film() {
+    let folder = tempfile::tempdir().unwrap();
+    let cue = |second: u32| format!("{second}\n00:00:0{second},000 --> 00:00:0{second},900\nsecretword\n\n");
+    std::fs::write(folder.path().join("cues.srt"), (0..5).map(cue).collect::<String>()).unwrap();
+    let line = format!(
+        "{PICTURES} {SOUND} -i cues.srt {AVC} -c:a aac -c:s mov_text -map 0 -map 1 -map 2 -metadata title=secretword"
+    );
+    let source = make(folder.path(), "source.mp4", &line);
+    let has_secret = |path: &std::path::Path| {
+        std::fs::read(path).unwrap().windows(10).any(|window| window == b"secretword")
+    };
+    assert!(has_secret(&source));
+    let referenced = Copied::at(folder, source).by_reference().unwrap();
+    referenced.check_alone();
+    assert!(!has_secret(&referenced.progressive()));
+    for (track, name) in
+        [(&referenced.index.video, "v.mp4"), (referenced.index.audio.as_ref().unwrap(), "a.mp4")]
+    {
+        assert!(!has_secret(&referenced.joined(track, name)), "{name}");
+    }
+}
+
+#[test]
+fn samples_that_lie_over_each_other_are_copied() {
+    let copied = Copied::of("source.mp4", &format!("{PICTURES} {SOUND} {AVC} -c:a aac"));
+    let (opened, packets) = source::measure(&copied.source, &LIMITS).unwrap();
+    let (facts, output) = (&opened.facts, copied.folder.path());
+    let make = |packets: &[crate::source_packets::SourcePacket]| {
+        reference::make(facts, packets, &opened.input, &copied.source, output, &plan(facts)).map(|_| ())
+    };
+    let packets = packets.unwrap();
+    make(&packets).unwrap();
+    let mut over = packets.clone();
+    over[7].offset = over[3].offset;
+    assert!(make(&over).is_err());
+    let mut beyond = packets.clone();
+    beyond.last_mut().unwrap().offset = std::fs::metadata(&copied.source).unwrap().len() - 1;
+    assert!(make(&beyond).is_err());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::frame_times::VideoTimes;
 use crate::orientation::Orientation;
 use crate::reading::{AudioRead, Picture, Reading, read_all};
 use crate::source::{AudioFacts, Chosen, SourceFacts, VideoFacts};
+use crate::source_packets::SourcePacket;
 use crate::{TaskError, judge};
 
 /// For the uploader.
@@ -25,8 +26,11 @@ const PROFILE_AAC_LC: i32 = 1;
 /// A header may promise this much more than there is, in seconds: players differ by as much.
 const DECLARED_SLACK_S: f64 = 0.5;
 
+/// What was measured, and the packets where they lie in the file as they are.
+pub type Measured = (SourceFacts, Option<Vec<SourcePacket>>);
+
 /// Reads `input`, which stands at its start, to its end.
-pub fn measure(input: &mut Input, chosen: &Chosen, limits: &MediaLimits) -> Result<SourceFacts, TaskError> {
+pub fn measure(input: &mut Input, chosen: &Chosen, limits: &MediaLimits) -> Result<Measured, TaskError> {
     let mut warnings = chosen.warnings.clone();
     let (index, header) = &chosen.video;
     let declared_s = declared_duration_s(input, *index);
@@ -55,7 +59,8 @@ pub fn measure(input: &mut Input, chosen: &Chosen, limits: &MediaLimits) -> Resu
         warnings.push(DAMAGED.to_owned());
     }
     let container = input.format().name().to_owned();
-    Ok(SourceFacts { container, video, audio, film_start, duration_s, warnings, whole_until_s })
+    let facts = SourceFacts { container, video, audio, film_start, duration_s, warnings, whole_until_s };
+    Ok((facts, read.packets.into_list()))
 }
 
 /// A sound track of which something was decoded.

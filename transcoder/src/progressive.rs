@@ -2,20 +2,16 @@
 //! in the track files. libavformat writes the head: it is shown every sample by size and times, and what
 //! it writes as media data is thrown away.
 
-use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
 use domain::{Layout, Piece};
-use ffmpeg_next::format::context::{Output, StreamIo};
-use ffmpeg_next::packet::Flags;
 use ffmpeg_next::{format, packet};
 
-use crate::ffi_mux::{self, BlankPacket};
-use crate::pulse;
+use crate::blank_mux::BlankMux;
 use crate::track::{self, TrackSpec};
 use crate::track_index::{Sample, TrackFile};
+use crate::{ffi_mux, pulse};
 
 /// Video and audio take turns at least this often, so that a player need not read far ahead.
 const TURN_S: f64 = 1.0;
@@ -25,23 +21,25 @@ const TABLE_BYTES_PER_SAMPLE_MAX: usize = 44;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// The `free` box behind `moov`, which the muxer cannot do without.
 const FREE_BYTES: usize = 8;
-/// Of the buffer between the muxer and the head, in bytes.
-const BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes the head to `path` and lays the whole file out. `head_file` is the position of the head, and
-/// `tracks[n].file` that of the tracks, in [`domain::RenditionIndex::files`].
-pub fn write_head(tracks: &[&TrackFile], path: &Path, head_file: u16) -> anyhow::Result<Layout> {
-    let specs = tracks.iter().map(|track| spec(track)).collect::<anyhow::Result<Vec<_>>>()?;
-    let turns = turns(tracks);
+/// Writes the head to `path` and lays the whole file out: the samples of each turn, one turn after the other.
+/// `head_file` is the position of the head, and that of the tracks is `file`, in [`domain::RenditionIndex::files`].
+pub fn write_head(
+    tracks: &[&TrackFile],
+    specs: &[TrackSpec],
+    turns: &[Turn],
+    path: &Path,
+    head_file: u16,
+) -> anyhow::Result<Layout> {
     let samples: usize = tracks.iter().map(|track| track.samples.len()).sum();
     // The first pass learns how large the tables come out, the second leaves exactly that much room.
     let roomy = HEADER_BYTES_MAX + samples * TABLE_BYTES_PER_SAMPLE_MAX;
-    let learned = mux(tracks, &specs, &turns, roomy)?;
-    let head = mux(tracks, &specs, &turns, moov_bytes(&learned)? + FREE_BYTES)?;
+    let learned = mux(tracks, specs, turns, roomy)?;
+    let head = mux(tracks, specs, turns, moov_bytes(&learned)? + FREE_BYTES)?;
     std::fs::write(path, &head).context("write the head")?;
 
     let mut layout = Layout { pieces: vec![Piece::Extent(head_file, 0, head.len() as u64)] };
-    for turn in &turns {
+    for turn in turns {
         for sample in turn.samples(tracks) {
             layout.push(Piece::Extent(tracks[turn.track].file, sample.offset, u64::from(sample.bytes)));
         }
@@ -50,10 +48,11 @@ pub fn write_head(tracks: &[&TrackFile], path: &Path, head_file: u16) -> anyhow:
 }
 
 /// Samples of one track that lie together in the file.
-struct Turn {
-    track: usize,
-    first: usize,
-    end: usize,
+pub struct Turn {
+    /// Position among the tracks.
+    pub track: usize,
+    pub first: usize,
+    pub end: usize,
 }
 
 impl Turn {
@@ -63,7 +62,7 @@ impl Turn {
 }
 
 /// Splits the tracks into turns by decoding time.
-fn turns(tracks: &[&TrackFile]) -> Vec<Turn> {
+pub fn turns(tracks: &[&TrackFile]) -> Vec<Turn> {
     let mut turns = Vec::new();
     let mut next = vec![0; tracks.len()];
     let mut turn_end_s = TURN_S;
@@ -83,18 +82,6 @@ fn turns(tracks: &[&TrackFile]) -> Vec<Turn> {
     turns
 }
 
-fn spec(track: &TrackFile) -> anyhow::Result<TrackSpec> {
-    let input = format::input(&track.path).context("open a track file")?;
-    let stream = input.stream(0).context("a track file without a stream")?;
-    let display_matrix = display_matrix(&stream);
-    Ok(TrackSpec {
-        parameters: stream.parameters(),
-        timescale: track.index.timescale,
-        display_matrix,
-        first_pts: track.samples.first().map_or(0, |sample| sample.pts),
-    })
-}
-
 /// The turn that shows the picture upright, where a stream has one.
 pub fn display_matrix(stream: &format::stream::Stream) -> Option<[u8; ffi_mux::DISPLAY_MATRIX_BYTES]> {
     stream
@@ -111,13 +98,10 @@ fn mux(
     moov_room: usize,
 ) -> anyhow::Result<Vec<u8>> {
     let payload: u64 = tracks.iter().map(|track| track.sample_bytes()).sum();
-    let head =
-        Arc::new(Mutex::new(Head { bytes: Vec::new(), bytes_max: moov_room + HEADER_BYTES_MAX, end: 0 }));
-    let sink = HeadSink { head: head.clone(), position: 0 };
-    let io = StreamIo::from_write_seek_with_capacity(sink, BUFFER_BYTES).context("make a sink")?;
-    let mut output = format::output_to_stream(io, None, Some("mp4")).context("begin the head")?;
+    let sizes = tracks.iter().flat_map(|track| &track.samples).map(|sample| sample.bytes);
+    let mut mux = BlankMux::new(moov_room + HEADER_BYTES_MAX, sizes.max().unwrap_or(0))?;
     for spec in specs {
-        track::add_stream(&mut output, spec)?;
+        track::add_stream(&mut mux.output, spec)?;
     }
     let first = specs.first().context("no tracks")?;
     // The empty edit of a track that starts late is counted in the movie's ticks; at most one track does.
@@ -126,40 +110,18 @@ fn mux(
     options.set("moov_size", &moov_room.to_string());
     options.set("movie_timescale", &late.timescale.to_string());
     options.set("use_editlist", "1");
-    track::write_header(&mut output, options)?;
+    track::write_header(&mut mux.output, options)?;
     for (number, spec) in specs.iter().enumerate() {
-        track::ensure_timescale(&output, number, spec.timescale)?;
+        track::ensure_timescale(&mux.output, number, spec.timescale)?;
     }
-    write_samples(&mut output, tracks, turns)?;
-    pulse::during(|| output.write_trailer()).context("finish the head")?;
-    drop(output);
-
-    let mut head = head.lock().unwrap_or_else(PoisonError::into_inner);
-    let head_bytes = usize::try_from(head.end - payload).context("a head of absurd size")?;
-    ensure!(
-        head_bytes <= head.bytes.len(),
-        "a head of {head_bytes} bytes where {} were kept",
-        head.bytes.len()
-    );
-    head.bytes.truncate(head_bytes);
-    Ok(std::mem::take(&mut head.bytes))
-}
-
-fn write_samples(output: &mut Output, tracks: &[&TrackFile], turns: &[Turn]) -> anyhow::Result<()> {
-    let sizes = tracks.iter().flat_map(|track| &track.samples).map(|sample| sample.bytes);
-    let mut blank = BlankPacket::new(sizes.max().unwrap_or(0) as usize);
     for turn in turns {
         for sample in turn.samples(tracks) {
-            let packet = blank.sized(sample.bytes as usize);
-            packet.set_stream(turn.track);
-            packet.set_pts(Some(sample.pts));
-            packet.set_dts(Some(sample.dts));
-            packet.set_duration(i64::from(sample.duration));
-            packet.set_flags(if sample.is_key { Flags::KEY } else { Flags::empty() });
-            packet.write(output).context("show the muxer a sample")?;
+            mux.show(turn.track, sample)?;
         }
+        pulse::beat();
     }
-    Ok(())
+    pulse::during(|| mux.output.write_trailer()).context("finish the head")?;
+    mux.into_head(payload)
 }
 
 /// Size of `moov` in a head that begins with `ftyp` and `moov`.
@@ -173,54 +135,4 @@ fn moov_bytes(head: &[u8]) -> anyhow::Result<usize> {
     let (moov_bytes, moov) = size_at(ftyp_bytes).context("a head without moov")?;
     ensure!([ftyp, moov] == [b"ftyp", b"moov"], "a head that is not ftyp and moov");
     Ok(moov_bytes)
-}
-
-/// What the muxer has written, without the media data.
-struct Head {
-    bytes: Vec<u8>,
-    /// Bytes from here on are counted, not kept.
-    bytes_max: usize,
-    /// Length of the whole file so far.
-    end: u64,
-}
-
-/// A file of which only the beginning is kept. Shared, for the muxer owns its end of it.
-struct HeadSink {
-    head: Arc<Mutex<Head>>,
-    position: u64,
-}
-
-impl Write for HeadSink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = usize::try_from(self.position).unwrap_or(usize::MAX);
-        let kept = data.len().min(head.bytes_max.saturating_sub(start));
-        if kept > 0 {
-            let end = start + kept;
-            if head.bytes.len() < end {
-                head.bytes.resize(end, 0);
-            }
-            head.bytes[start..end].copy_from_slice(&data[..kept]);
-        }
-        self.position += data.len() as u64;
-        head.end = head.end.max(self.position);
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for HeadSink {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let end = self.head.lock().unwrap_or_else(PoisonError::into_inner).end;
-        let position = match to {
-            SeekFrom::Start(offset) => Some(offset),
-            SeekFrom::End(offset) => end.checked_add_signed(offset),
-            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
-    }
 }

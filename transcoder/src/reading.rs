@@ -11,6 +11,7 @@ use ffmpeg_next::{Error, Rational};
 
 use crate::decode::Decoder;
 use crate::frame_times::VideoPacket;
+use crate::source_packets::SourcePackets;
 use crate::{TaskError, ffi, pulse};
 
 /// Pictures looked at for size, format and interlacing.
@@ -29,6 +30,7 @@ pub struct Reading {
     pub video_bytes: u64,
     pub audio: AudioRead,
     pub look: Look,
+    pub packets: SourcePackets,
     /// It ended before the end of the file, or in the middle of a packet.
     pub cut: bool,
 }
@@ -73,6 +75,7 @@ pub fn read_all(
         video_bytes: 0,
         audio: AudioRead::default(),
         look: Look::open(input, video, limits.pixels_max)?,
+        packets: SourcePackets::of(input),
         cut: false,
     };
     let mut skips = 0;
@@ -82,11 +85,13 @@ pub fn read_all(
         match packet.read(input) {
             Ok(()) if packet.stream() == video => {
                 left.take(&packet);
+                read.packets.take(&packet);
                 read.video_packet(&packet)?;
             }
             Ok(()) => {
                 left.take(&packet);
                 if let Some((_, decoder)) = ear.as_mut().filter(|(audio, _)| *audio == packet.stream()) {
+                    read.packets.take(&packet);
                     read.audio.packet(&packet, decoder)?;
                 }
             }

@@ -1,22 +1,21 @@
 //! Turns finished track files into a rendition: the head of its progressive file, its index, its figures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use domain::task::{OutputFile, RenditionOutput};
 use domain::{Layout, ObjectFile, RenditionIndex, RenditionName, Size};
 use ffmpeg_next::format;
 
-use crate::progressive;
+use crate::progressive::{self, Turn};
+use crate::track::TrackSpec;
 use crate::track_index::TrackFile;
 
-/// What a rendition is made of. The files lie in the output folder.
+/// What a rendition is called and how it was made.
 pub struct RenditionParts {
     pub name: RenditionName,
     /// As shown.
     pub size: Size,
-    pub video: ObjectFile,
-    pub audio: Option<ObjectFile>,
     /// How the pictures came to be, for a person who wonders later.
     pub made_by: String,
 }
@@ -27,38 +26,72 @@ pub struct Rendition {
     pub video: TrackFile,
     pub audio: Option<TrackFile>,
     pub progressive: Layout,
+    /// Where the files lie that layouts name, by number.
+    pub paths: Vec<PathBuf>,
 }
 
-/// Writes head and index of a rendition whose track files are finished.
-pub fn package(parts: &RenditionParts, folder: &Path) -> anyhow::Result<Rendition> {
-    let head = ObjectFile::Head(parts.name);
-    let names: Vec<String> = [Some(parts.video), parts.audio, Some(head)]
+/// The tracks of a rendition, and what its head is made from.
+pub struct Tracks {
+    pub video: TrackFile,
+    pub audio: Option<TrackFile>,
+    /// Of each track.
+    pub specs: Vec<TrackSpec>,
+    /// How the samples follow each other in the progressive file.
+    pub turns: Vec<Turn>,
+    /// Names and places of the files that the samples lie in, as the tracks number them.
+    pub files: Vec<(ObjectFile, PathBuf)>,
+}
+
+/// Writes head and index of a rendition whose track files lie finished in `folder`.
+pub fn package(
+    parts: &RenditionParts,
+    video: ObjectFile,
+    audio: Option<ObjectFile>,
+    folder: &Path,
+) -> anyhow::Result<Rendition> {
+    let files: Vec<(ObjectFile, PathBuf)> = [Some(video), audio]
         .into_iter()
         .flatten()
-        .map(|file| file.to_string())
+        .map(|file| (file, folder.join(file.to_string())))
         .collect();
-    let video = TrackFile::read(&folder.join(&names[0]), 0)?;
-    let audio = parts.audio.map(|_| TrackFile::read(&folder.join(&names[1]), 1)).transpose()?;
-    let head_file = (names.len() - 1) as u16;
+    let video = TrackFile::read(&files[0].1, 0)?;
+    let audio = audio.map(|_| TrackFile::read(&files[1].1, 1)).transpose()?;
     let tracks: Vec<&TrackFile> = [Some(&video), audio.as_ref()].into_iter().flatten().collect();
-    let progressive = progressive::write_head(&tracks, &folder.join(head.to_string()), head_file)
+    let specs = tracks.iter().zip(&files).map(|(track, (_, path))| TrackSpec::read(path, track));
+    let (specs, turns) = (specs.collect::<anyhow::Result<_>>()?, progressive::turns(&tracks));
+    finish(parts, Tracks { video, audio, specs, turns, files }, folder)
+}
+
+/// Writes head and index of a rendition into `folder`.
+pub fn finish(parts: &RenditionParts, tracks: Tracks, folder: &Path) -> anyhow::Result<Rendition> {
+    let Tracks { video, audio, specs, turns, mut files } = tracks;
+    let head = ObjectFile::Head(parts.name);
+    let head_path = folder.join(head.to_string());
+    let head_file = u16::try_from(files.len()).context("too many files")?;
+    let both: Vec<&TrackFile> = [Some(&video), audio.as_ref()].into_iter().flatten().collect();
+    let progressive = progressive::write_head(&both, &specs, &turns, &head_path, head_file)
         .with_context(|| format!("write the head of {}", parts.name))?;
+    files.push((head, head_path));
 
     let index = RenditionIndex {
         version: RenditionIndex::VERSION,
-        files: names.clone(),
+        files: files.iter().map(|(file, _)| file.to_string()).collect(),
         video: video.index.clone(),
         audio: audio.as_ref().map(|audio| audio.index.clone()),
         progressive: progressive.clone(),
     };
-    let index_name = ObjectFile::Index(parts.name).to_string();
+    let index_file = ObjectFile::Index(parts.name);
+    let index_path = folder.join(index_file.to_string());
     let json = serde_json::to_vec(&index).context("write the index")?;
-    std::fs::write(folder.join(&index_name), json).context("write the index")?;
+    std::fs::write(&index_path, json).context("write the index")?;
 
-    let files = names.into_iter().chain([index_name]).map(|name| output_file(folder, name));
-    let files = files.collect::<anyhow::Result<Vec<_>>>()?;
-    let output = figures(parts, &video, audio.as_ref(), &progressive, files);
-    Ok(Rendition { output, video, audio, progressive })
+    // The uploaded file is in the store already.
+    let named = files.iter().cloned().chain([(index_file, index_path)]);
+    let made = named.filter(|(file, _)| *file != ObjectFile::Source);
+    let made = made.map(|(file, path)| output_file(file, &path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let output = figures(parts, &video, audio.as_ref(), &progressive, made);
+    let paths = files.into_iter().map(|(_, path)| path).collect();
+    Ok(Rendition { output, video, audio, progressive, paths })
 }
 
 impl Rendition {
@@ -106,7 +139,7 @@ fn engine() -> String {
     format!("sluice-transcoder {}; libavformat {major}.{minor}.{micro}", env!("CARGO_PKG_VERSION"))
 }
 
-fn output_file(folder: &Path, name: String) -> anyhow::Result<OutputFile> {
-    let bytes = std::fs::metadata(folder.join(&name)).with_context(|| format!("measure {name}"))?.len();
-    Ok(OutputFile { name, bytes })
+fn output_file(file: ObjectFile, path: &Path) -> anyhow::Result<OutputFile> {
+    let bytes = std::fs::metadata(path).with_context(|| format!("measure {file}"))?.len();
+    Ok(OutputFile { name: file.to_string(), bytes })
 }

@@ -8,11 +8,14 @@ use domain::task::{
     EncodeSettings, Ingested, MediaLimits, Outcome, Plan, RenditionOutput, SandboxReport, SourceInfo, Task,
 };
 
+use ffmpeg_next::format::context::Input;
+
 use crate::progress::Progress;
-use crate::source::{self, SourceFacts};
+use crate::source::{self, Opened, SourceFacts};
+use crate::source_packets::SourcePacket;
 use crate::{
     TaskError, assemble, cover, encode_audio, encode_video, facts_file, judge, original, plan, probe,
-    storyboard,
+    reference, storyboard,
 };
 
 pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
@@ -57,11 +60,12 @@ fn ingest(
     progress: &Progress,
 ) -> Result<Outcome, TaskError> {
     progress.report(0.0);
-    let facts = source::open(input, limits)?.facts;
+    let (Opened { input: source, facts }, packets) = source::measure(input, limits)?;
     // Nothing playable waits behind the covers: both are made at once.
     let (originals, taken) = thread::scope(|scope| {
         let covers = scope.spawn(|| cover::take(input, &facts, output, cover_at_s));
-        let original = original_and_plan(&facts, input, output, settings, progress);
+        let by_reference = packets.as_deref().map(|packets| (packets, &source));
+        let original = original_and_plan(&facts, by_reference, input, output, settings, progress);
         let taken = covers.join().unwrap_or_else(|_| Err(anyhow::anyhow!("taking covers panicked").into()));
         (original, taken)
     });
@@ -75,6 +79,7 @@ fn ingest(
 /// copy; they are encoded instead.
 fn original_and_plan(
     facts: &SourceFacts,
+    by_reference: Option<(&[SourcePacket], &Input)>,
     input: &Path,
     output: &Path,
     settings: &EncodeSettings,
@@ -82,6 +87,13 @@ fn original_and_plan(
 ) -> Result<(Option<RenditionOutput>, Plan), TaskError> {
     if judge::copyable(facts) {
         let plan = plan::plan(facts, settings, true);
+        if let Some((packets, source)) = by_reference {
+            match reference::make(facts, packets, source, input, output, &plan).map_err(TaskError::from) {
+                Ok(original) => return Ok((Some(original), plan)),
+                Err(error) if error.is_of_the_machine() => return Err(error),
+                Err(error) => eprintln!("the samples cannot stay where they are and are copied: {error}"),
+            }
+        }
         match original::copy(facts, input, output, &plan, progress) {
             Ok(original) => return Ok((Some(original), plan)),
             Err(error @ TaskError::Rejected { .. }) => return Err(error),

@@ -18,6 +18,7 @@ use crate::ffi::{self, StreamHeader};
 use crate::film_clock::{FilmClock, SourceTime};
 use crate::orientation::Orientation;
 use crate::sniff::{SNIFF_BYTES, sniff};
+use crate::source_packets::SourcePacket;
 use crate::{TaskError, codecs, decode, error, facts_file, judge, probe};
 
 /// Streams the demuxer may make at all; the limit of the settings is judged below it, with its own words.
@@ -123,10 +124,15 @@ pub struct Chosen {
 
 /// Opens, judges what the header says, measures every packet, judges that, and opens again at the start.
 pub fn open(path: &Path, limits: &MediaLimits) -> Result<Opened, TaskError> {
+    let (opened, _) = measure(path, limits)?;
+    Ok(Opened { input: reopen(path, &opened.facts)?, facts: opened.facts })
+}
+
+/// As [`open`], but leaves the input at its end; and the packets, where they lie in the file as they are.
+pub fn measure(path: &Path, limits: &MediaLimits) -> Result<(Opened, Option<Vec<SourcePacket>>), TaskError> {
     let (mut input, chosen) = open_chosen(path, limits)?;
-    let facts = probe::measure(&mut input, &chosen, limits)?;
-    drop(input);
-    Ok(Opened { input: reopen(path, &facts)?, facts })
+    let (facts, packets) = probe::measure(&mut input, &chosen, limits)?;
+    Ok((Opened { input, facts }, packets))
 }
 
 /// What ingest judged: measured again only where `facts` are not at hand.
@@ -242,16 +248,24 @@ impl SourceFacts {
     /// Whether a packet of [`reopen`] belongs to the film: not cut away, not past what is whole.
     pub fn wanted(&self, packet: &Packet) -> bool {
         if packet.stream() == self.video.stream_index {
-            let shown = |pts| self.video.frame_times.binary_search(&self.video.clock.ticks(pts)).is_ok();
-            return packet.pts().or(packet.dts()).is_some_and(shown);
+            return packet.pts().or(packet.dts()).is_some_and(|time| self.shows(time));
         }
-        let Some(audio) = self.audio.as_ref().filter(|audio| audio.stream_index == packet.stream()) else {
-            return false;
-        };
-        let Some(start) = packet.pts().map(|pts| audio.clock.ticks(pts)) else { return false };
+        let is_sound = self.audio.as_ref().is_some_and(|audio| audio.stream_index == packet.stream());
+        is_sound && packet.pts().is_some_and(|pts| self.sounds(pts, packet.duration()))
+    }
+
+    /// Whether the picture with this timestamp belongs to the film.
+    pub fn shows(&self, time: i64) -> bool {
+        self.video.frame_times.binary_search(&self.video.clock.ticks(time)).is_ok()
+    }
+
+    /// Whether the packet of sound at this timestamp belongs to the film.
+    pub fn sounds(&self, pts: i64, duration: i64) -> bool {
+        let Some(audio) = &self.audio else { return false };
+        let start = audio.clock.ticks(pts);
         let whole = self.whole_until_s.is_none_or(|until_s| audio.clock.seconds(start) < until_s);
         // Priming before the film's start is cut by an edit list; anywhere else it would be heard.
-        let heard = audio.start <= 0 || start + audio.clock.length(packet.duration().max(1)) > audio.start;
+        let heard = audio.start <= 0 || start + audio.clock.length(duration.max(1)) > audio.start;
         whole && heard
     }
 }

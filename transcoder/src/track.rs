@@ -14,7 +14,12 @@ use ffmpeg_next::format::context::Output;
 use ffmpeg_next::packet::Packet;
 use ffmpeg_next::{Dictionary, Rational, format};
 
-use crate::{boxes, ffi_mux, pulse, timing};
+use crate::blank_mux::BlankMux;
+use crate::track_index::{Sample, TrackFile};
+use crate::{boxes, ffi_mux, progressive, pulse, timing};
+
+/// Of the header of one track, in bytes.
+const INIT_BYTES_MAX: usize = 1 << 20;
 
 /// What a track is, before its first packet.
 #[derive(Clone)]
@@ -26,6 +31,20 @@ pub struct TrackSpec {
     pub display_matrix: Option<[u8; ffi_mux::DISPLAY_MATRIX_BYTES]>,
     /// Presentation time of the first packet, in ticks.
     pub first_pts: i64,
+}
+
+impl TrackSpec {
+    /// Of a finished track file.
+    pub fn read(path: &Path, track: &TrackFile) -> anyhow::Result<TrackSpec> {
+        let input = format::input(path).context("open a track file")?;
+        let stream = input.stream(0).context("a track file without a stream")?;
+        Ok(TrackSpec {
+            parameters: stream.parameters(),
+            timescale: track.index.timescale,
+            display_matrix: progressive::display_matrix(&stream),
+            first_pts: track.samples.first().map_or(0, |sample| sample.pts),
+        })
+    }
 }
 
 /// A track file on its way. Packets come in decoding order with both times in ticks of the track.
@@ -40,14 +59,7 @@ pub struct TrackWriter {
 impl TrackWriter {
     pub fn create(path: &Path, spec: &TrackSpec) -> anyhow::Result<Self> {
         let mut output = format::output_as(path, "mp4").context("create a track file")?;
-        add_stream(&mut output, spec)?;
-        let discontinuous = if spec.first_pts > 0 { "+frag_discont" } else { "" };
-        let movflags = format!("+cmaf+global_sidx+frag_custom+delay_moov+skip_trailer{discontinuous}");
-        let mut options = common_options(spec.timescale);
-        options.set("movflags", &movflags);
-        options.set("use_editlist", "1");
-        write_header(&mut output, options)?;
-        ensure_timescale(&output, 0, spec.timescale)?;
+        begin(&mut output, spec, "+global_sidx")?;
         Ok(TrackWriter { output, path: path.to_owned(), held: None, moov_is_written: false })
     }
 
@@ -97,6 +109,32 @@ impl TrackWriter {
         }
         ffi_mux::flush(&mut self.output).context("write a fragment")
     }
+}
+
+/// `ftyp moov` of a track whose fragments are made elsewhere. `first` are samples at its start: how it starts decides what
+/// its header says.
+pub fn init(spec: &TrackSpec, first: &[Sample]) -> anyhow::Result<Vec<u8>> {
+    let sample_bytes_max =
+        first.iter().map(|sample| sample.bytes).max().context("a track without samples")?;
+    let mut mux = BlankMux::new(INIT_BYTES_MAX, sample_bytes_max)?;
+    begin(&mut mux.output, spec, "")?;
+    for sample in first {
+        mux.show(0, sample)?;
+    }
+    // The samples themselves would be written by the next one.
+    ffi_mux::flush(&mut mux.output).context("write the header of a track")?;
+    mux.into_head(0)
+}
+
+fn begin(output: &mut Output, spec: &TrackSpec, movflags: &str) -> anyhow::Result<()> {
+    add_stream(output, spec)?;
+    let discontinuous = if spec.first_pts > 0 { "+frag_discont" } else { "" };
+    let movflags = format!("+cmaf+frag_custom+delay_moov+skip_trailer{discontinuous}{movflags}");
+    let mut options = common_options(spec.timescale);
+    options.set("movflags", &movflags);
+    options.set("use_editlist", "1");
+    write_header(output, options)?;
+    ensure_timescale(output, 0, spec.timescale)
 }
 
 /// Adds a stream that carries `spec` and nothing else: no name, no language, no date.

@@ -1,7 +1,7 @@
 //! Reads a finished track file back: where its header, its fragments and its samples lie, and when they play.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use domain::{Fragment, Layout, Piece, TrackIndex};
@@ -9,18 +9,17 @@ use mp4_atom::{Codec, Decode, Moof, Moov, Sidx, Traf, Trak};
 
 use crate::boxes::{self, BoxSpan};
 
-/// A finished track file, as its own boxes describe it.
+/// A track: a finished file, as its own boxes describe it, or samples that stay in the uploaded file.
 pub struct TrackFile {
-    pub path: PathBuf,
-    /// Position in [`domain::RenditionIndex::files`].
+    /// Of what the samples lie in: position in [`domain::RenditionIndex::files`].
     pub file: u16,
     pub index: TrackIndex,
     /// In decoding order.
     pub samples: Vec<Sample>,
     /// Of each fragment, the position of its first sample.
     pub fragment_samples: Vec<usize>,
-    /// As the file carries it, for checking.
-    pub sidx: Sidx,
+    /// As the file carries it, for checking. `None`: the samples lie in the uploaded file.
+    pub sidx: Option<Sidx>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub struct Sample {
 }
 
 /// `sample_is_non_sync_sample` (ISO/IEC 14496-12 §8.8.3.1).
-const NON_SYNC: u32 = 1 << 16;
+pub const NON_SYNC: u32 = 1 << 16;
 
 impl TrackFile {
     /// `file` is the position the file will have in [`domain::RenditionIndex::files`].
@@ -66,6 +65,23 @@ impl TrackFile {
         ticks as f64 / f64::from(self.index.timescale)
     }
 
+    /// Fragments of these layouts. Each lasts until the next one starts, so that together they leave no gap.
+    pub fn timed(&self, layouts: Vec<Layout>) -> anyhow::Result<Vec<Fragment>> {
+        let mut starts = Vec::with_capacity(layouts.len() + 1);
+        for number in 0..layouts.len() {
+            let first = self.samples_of(number).first().context("a fragment without samples")?;
+            starts.push(first.pts);
+        }
+        starts.push(self.end());
+        let between = starts.windows(2).zip(layouts);
+        between
+            .map(|(pair, layout)| {
+                let duration = u64::try_from(pair[1] - pair[0]).context("fragments go back in time")?;
+                Ok(Fragment { start: pair[0], duration, layout })
+            })
+            .collect()
+    }
+
     /// Of all samples, without boxes.
     pub fn sample_bytes(&self) -> u64 {
         self.samples.iter().map(|sample| u64::from(sample.bytes)).sum()
@@ -80,53 +96,59 @@ fn read(path: &Path, file: u16) -> anyhow::Result<TrackFile> {
     ensure!([ftyp, moov, sidx].map(kinds) == [*b"ftyp", *b"moov", *b"sidx"], "not a CMAF track file");
     let trak = header(&boxes::read(&mut source, *moov)?)?;
     let sidx = Sidx::decode(&mut boxes::read(&mut source, *sidx)?.as_slice()).context("read sidx")?;
-    let media_time = media_time(&trak)?;
+    let TrackHeader { codec, timescale, media_time } = TrackHeader::of(&trak)?;
 
     let mut samples = Vec::new();
     let mut fragment_samples = Vec::new();
-    let mut extents = Vec::new();
+    let mut layouts = Vec::new();
     ensure!(fragments.len().is_multiple_of(2) && !fragments.is_empty(), "fragments are pairs of boxes");
     for pair in fragments.chunks_exact(2) {
         let (moof, mdat) = (pair[0], pair[1]);
         ensure!([kinds(&moof), kinds(&mdat)] == [*b"moof", *b"mdat"], "fragments are moof and mdat");
         fragment_samples.push(samples.len());
-        extents.push((moof.offset, moof.bytes + mdat.bytes));
+        let extent = Piece::Extent(file, moof.offset, moof.bytes + mdat.bytes);
+        layouts.push(Layout { pieces: vec![extent] });
         let traf = fragment(&boxes::read(&mut source, moof)?)?;
         samples.extend(samples_in(&traf, moof, mdat, media_time)?);
     }
     let mut track = TrackFile {
-        path: path.to_owned(),
         file,
         index: TrackIndex {
-            codec: codec_string(&trak)?,
-            timescale: trak.mdia.mdhd.timescale,
+            codec,
+            timescale,
             init: Layout { pieces: vec![Piece::Extent(file, 0, moov.offset + moov.bytes)] },
             fragments: Vec::new(),
         },
         samples,
         fragment_samples,
-        sidx,
+        sidx: Some(sidx),
     };
-    track.index.fragments = timed(&track, &extents)?;
+    track.index.fragments = track.timed(layouts)?;
     Ok(track)
 }
 
-/// A fragment lasts until the next one starts, so that together they leave no gap.
-fn timed(track: &TrackFile, extents: &[(u64, u64)]) -> anyhow::Result<Vec<Fragment>> {
-    let mut starts = Vec::with_capacity(extents.len() + 1);
-    for number in 0..extents.len() {
-        let first = track.samples_of(number).first().context("a fragment without samples")?;
-        starts.push(first.pts);
+/// What the header of a track says.
+pub struct TrackHeader {
+    /// RFC 6381.
+    pub codec: String,
+    pub timescale: u32,
+    /// What the edit list cuts from the start of the media, in ticks.
+    pub media_time: i64,
+}
+
+impl TrackHeader {
+    /// `moov`: the whole box, of a track file.
+    pub fn parse(moov: &[u8]) -> anyhow::Result<TrackHeader> {
+        Self::of(&header(moov)?)
     }
-    starts.push(track.end());
-    let between = starts.windows(2).zip(extents);
-    between
-        .map(|(pair, (offset, bytes))| {
-            let duration = u64::try_from(pair[1] - pair[0]).context("fragments go back in time")?;
-            let layout = Layout { pieces: vec![Piece::Extent(track.file, *offset, *bytes)] };
-            Ok(Fragment { start: pair[0], duration, layout })
+
+    fn of(trak: &Trak) -> anyhow::Result<TrackHeader> {
+        Ok(TrackHeader {
+            codec: codec_string(trak)?,
+            timescale: trak.mdia.mdhd.timescale,
+            media_time: media_time(trak)?,
         })
-        .collect()
+    }
 }
 
 fn header(moov: &[u8]) -> anyhow::Result<Trak> {
@@ -141,7 +163,6 @@ fn fragment(moof: &[u8]) -> anyhow::Result<Traf> {
     Ok(moof.traf.remove(0))
 }
 
-/// What the edit list cuts from the start of the media, in ticks.
 fn media_time(trak: &Trak) -> anyhow::Result<i64> {
     let entries = trak.edts.as_ref().and_then(|edts| edts.elst.as_ref()).map(|elst| elst.entries.as_slice());
     match entries {

@@ -1,8 +1,10 @@
 //! The last look before a rendition is reported (`media.md`, "Exactness"): it is read again from its files and
 //! held against the plan. A rendition that fails is never published.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use domain::task::{Boundaries, Expected};
@@ -38,15 +40,16 @@ pub fn rendition(
         let Rendition { video, audio, .. } = rendition;
         frames(video, expected)?;
         fragments(video, boundaries)?;
-        segment_index(video).context("the segment index of the pictures")?;
+        let paths = &rendition.paths;
+        segment_index(video, paths).context("the segment index of the pictures")?;
         if let Some(audio) = audio {
-            segment_index(audio).context("the segment index of the sound")?;
+            segment_index(audio, paths).context("the segment index of the sound")?;
         }
         duration(rendition, expected)?;
         audio_offset(video, audio.as_ref(), expected)?;
         progressive(rendition)?;
         for number in [Some(0), video.index.fragments.len().checked_sub(1)].into_iter().flatten() {
-            decodes(video, number, pictures).with_context(|| format!("decode fragment {number}"))?;
+            decodes(rendition, number, pictures).with_context(|| format!("decode fragment {number}"))?;
         }
         Ok(())
     };
@@ -97,13 +100,14 @@ fn fragments(video: &TrackFile, boundaries: &Boundaries) -> anyhow::Result<()> {
 }
 
 /// `sidx` says of every fragment what the index says, byte for byte.
-fn segment_index(track: &TrackFile) -> anyhow::Result<()> {
+fn segment_index(track: &TrackFile, paths: &[PathBuf]) -> anyhow::Result<()> {
+    let Some(sidx) = &track.sidx else { return Ok(()) };
     let fragments = &track.index.fragments;
-    let (found, expected) = (track.sidx.references.len(), fragments.len());
+    let (found, expected) = (sidx.references.len(), fragments.len());
     ensure!(found == expected, "{found} references for {expected} fragments");
-    ensure!(track.sidx.first_offset == 0, "the first fragment is not right behind the index");
+    ensure!(sidx.first_offset == 0, "the first fragment is not right behind the index");
     let mut end = None;
-    for (number, (reference, fragment)) in track.sidx.references.iter().zip(fragments).enumerate() {
+    for (number, (reference, fragment)) in sidx.references.iter().zip(fragments).enumerate() {
         let [Piece::Extent(_, offset, bytes)] = fragment.layout.pieces.as_slice() else {
             anyhow::bail!("fragment {number} is not one extent");
         };
@@ -113,7 +117,7 @@ fn segment_index(track: &TrackFile) -> anyhow::Result<()> {
         ensure!(reference.starts_with_sap && reference.sap_type == 1, "fragment {number} is no access point");
         end = Some(offset + bytes);
     }
-    let file_bytes = std::fs::metadata(&track.path)?.len();
+    let file_bytes = std::fs::metadata(&paths[usize::from(track.file)])?.len();
     ensure!(end == Some(file_bytes), "fragments end at {end:?} in a file of {file_bytes} bytes");
     Ok(())
 }
@@ -158,14 +162,16 @@ fn ensure_that(holds: bool, otherwise: &str) -> anyhow::Result<()> {
 
 /// The progressive file holds each sample once and a head, and lies within its files.
 fn progressive(rendition: &Rendition) -> anyhow::Result<()> {
-    let Rendition { video, audio, progressive, output } = rendition;
+    let Rendition { video, audio, progressive, paths, .. } = rendition;
     let tracks = [Some(video), audio.as_ref()].into_iter().flatten();
     let samples: u64 = tracks.clone().map(TrackFile::sample_bytes).sum();
-    let in_tracks: u64 = tracks.map(|track| bytes_of(progressive, track.file)).sum();
+    let files: BTreeSet<u16> = tracks.map(|track| track.file).collect();
+    let in_tracks: u64 = files.into_iter().map(|file| bytes_of(progressive, file)).sum();
     ensure!(in_tracks == samples, "{in_tracks} bytes of samples are laid out, {samples} are there");
     for piece in &progressive.pieces {
         let Piece::Extent(file, offset, bytes) = piece else { continue };
-        let end = output.files.get(usize::from(*file)).context("a piece of a file that is not named")?.bytes;
+        let path = paths.get(usize::from(*file)).context("a piece of a file that is not named")?;
+        let end = std::fs::metadata(path)?.len();
         ensure!(offset + bytes <= end, "a piece ends at {} in a file of {end} bytes", offset + bytes);
     }
     Ok(())
@@ -177,9 +183,9 @@ fn bytes_of(layout: &Layout, wanted: u16) -> u64 {
 }
 
 /// Init and one fragment alone are a decodable film, as a player of fragments sees them.
-fn decodes(video: &TrackFile, number: usize, pictures: Pictures) -> anyhow::Result<()> {
-    let expected = video.samples_of(number).len();
-    let found = decoded_frames(&video.path, &video.index, number)?;
+fn decodes(rendition: &Rendition, number: usize, pictures: Pictures) -> anyhow::Result<()> {
+    let expected = rendition.video.samples_of(number).len();
+    let found = decoded_frames(&rendition.paths, &rendition.video.index, number)?;
     match pictures {
         Pictures::Encoded => ensure!(found == expected, "{found} frames came out of {expected}"),
         Pictures::Copied => ensure!(found > 0, "no frame came out of {expected}"),
@@ -187,10 +193,9 @@ fn decodes(video: &TrackFile, number: usize, pictures: Pictures) -> anyhow::Resu
     Ok(())
 }
 
-fn decoded_frames(path: &std::path::Path, index: &TrackIndex, number: usize) -> anyhow::Result<usize> {
-    let init = extent(path, &index.init)?;
-    let fragment = extent(path, &index.fragments[number].layout)?;
-    let io = StreamIo::from_read(init.chain(fragment)).context("read a fragment")?;
+fn decoded_frames(paths: &[PathBuf], index: &TrackIndex, number: usize) -> anyhow::Result<usize> {
+    let film = LayoutReader::new([&index.init, &index.fragments[number].layout], paths);
+    let io = StreamIo::from_read(film).context("read a fragment")?;
     let mut input = format::input_from_stream(io, None, None).context("open a fragment")?;
     let stream = input.stream(0).context("a fragment without a stream")?;
     let context = codec::Context::from_parameters(stream.parameters()).context("make a decoder")?;
@@ -211,11 +216,41 @@ fn decoded_frames(path: &std::path::Path, index: &TrackIndex, number: usize) -> 
     Ok(found)
 }
 
-fn extent(path: &std::path::Path, layout: &Layout) -> anyhow::Result<std::io::Take<File>> {
-    let [Piece::Extent(_, offset, bytes)] = layout.pieces.as_slice() else {
-        anyhow::bail!("not one extent");
-    };
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(*offset))?;
-    Ok(file.take(*bytes))
+/// The bytes that layouts stand for, one after the other.
+struct LayoutReader {
+    pieces: VecDeque<Piece>,
+    paths: Vec<PathBuf>,
+    current: Box<dyn Read + Send>,
+}
+
+impl LayoutReader {
+    fn new<'a>(layouts: impl IntoIterator<Item = &'a Layout>, paths: &[PathBuf]) -> Self {
+        let pieces = Layout::join(layouts).pieces.into();
+        LayoutReader { pieces, paths: paths.to_vec(), current: Box::new(io::empty()) }
+    }
+
+    fn open(&self, piece: Piece) -> io::Result<Box<dyn Read + Send>> {
+        match piece {
+            Piece::Inline(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
+            Piece::Extent(file, offset, bytes) => {
+                let path = self.paths.get(usize::from(file)).ok_or(io::ErrorKind::NotFound)?;
+                let mut file = File::open(path)?;
+                file.seek(SeekFrom::Start(offset))?;
+                Ok(Box::new(file.take(bytes)))
+            }
+        }
+    }
+}
+
+impl Read for LayoutReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.current.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(piece) = self.pieces.pop_front() else { return Ok(0) };
+            self.current = self.open(piece)?;
+        }
+    }
 }
