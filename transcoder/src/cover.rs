@@ -1,6 +1,8 @@
 //! The cover: the frame the user asked for, else the best of a dozen spread over the film.
 
+use std::ops::Range;
 use std::path::Path;
+use std::thread;
 
 use domain::task::Covers;
 use ffmpeg_next::frame::Video;
@@ -14,6 +16,8 @@ use crate::stills::Stills;
 const CANDIDATES: [i64; 2] = [12, 60];
 /// Pixels decoded at most between keyframes in search of candidates: about two seconds of 720p.
 const PIXELS_MAX: u64 = 64_000_000;
+/// Parts of the film that are looked through at once.
+const HALVES: u64 = 2;
 
 /// What was made, and whether damaged pictures were met on the way.
 pub struct CoversTaken {
@@ -28,33 +32,67 @@ pub fn take(
     output: &Path,
     at_s: Option<f64>,
 ) -> Result<CoversTaken, TaskError> {
-    let mut stills = Stills::open(input, source, picture::cover_size(source.video.size), PIXELS_MAX)?;
-    let found = match at_s {
-        Some(at_s) => stills.at((at_s.max(0.0) * f64::from(source.video.clock.timescale)) as i64)?,
-        None => best(&mut stills, source)?,
+    let open = || Stills::open(input, source, picture::cover_size(source.video.size), PIXELS_MAX / HALVES);
+    let mut stills = open()?;
+    let (found, damaged) = match at_s {
+        Some(at_s) => (stills.at((at_s.max(0.0) * f64::from(source.video.clock.timescale)) as i64)?, 0),
+        None => {
+            let mut later = open()?;
+            (best(&mut stills, &mut later, source)?, later.damaged())
+        }
     };
     let picture = found.map_or_else(|| stills.first(), Ok)?;
     let covers = picture::write_covers(&picture, source.video.size, output)?;
-    Ok(CoversTaken { covers, damaged: stills.damaged() > 0 })
+    Ok(CoversTaken { covers, damaged: stills.damaged() + damaged > 0 })
 }
 
-fn best(stills: &mut Stills, source: &SourceFacts) -> Result<Option<Video>, TaskError> {
-    let first = source.video.frame_times[0];
-    let length = source.video.end() - first;
-    let mut best: Option<(Score, Video)> = None;
+/// The halves of the film are looked through at once: whoever waits for the film waits for its cover.
+fn best(earlier: &mut Stills, later: &mut Stills, source: &SourceFacts) -> Result<Option<Video>, TaskError> {
+    let mut best = None;
     for candidates in CANDIDATES {
-        for n in 0..candidates {
-            let target = first + length * (2 * n + 1) / (2 * candidates);
-            let left = (candidates - n).unsigned_abs();
-            let Some(picture) = stills.near(target, length / (2 * candidates), left)? else { continue };
-            let score = picture::score(&picture)?;
-            if best.as_ref().is_none_or(|(other, _)| score > *other) {
-                best = Some((score, picture));
-            }
+        let middle = candidates / 2;
+        let (first, second) = thread::scope(|scope| {
+            let second = scope.spawn(|| best_of(later, source, middle..candidates, candidates));
+            let first = best_of(earlier, source, 0..middle, candidates);
+            (
+                first,
+                second.join().unwrap_or_else(|_| Err(anyhow::anyhow!("looking for a cover panicked").into())),
+            )
+        });
+        for candidate in [first?, second?] {
+            better(&mut best, candidate);
         }
         if best.as_ref().is_some_and(|(score, _)| score.usable) {
             break;
         }
     }
     Ok(best.map(|(_, picture)| picture))
+}
+
+type Candidate = Option<(Score, Video)>;
+
+/// Of `candidates` places spread over the film, those with the given numbers.
+fn best_of(
+    stills: &mut Stills,
+    source: &SourceFacts,
+    numbers: Range<i64>,
+    candidates: i64,
+) -> Result<Candidate, TaskError> {
+    let first = source.video.frame_times[0];
+    let length = source.video.end() - first;
+    let mut best = None;
+    for n in numbers.clone() {
+        let target = first + length * (2 * n + 1) / (2 * candidates);
+        let left = (numbers.end - n).unsigned_abs();
+        let Some(picture) = stills.near(target, length / (2 * candidates), left)? else { continue };
+        better(&mut best, Some((picture::score(&picture)?, picture)));
+    }
+    Ok(best)
+}
+
+fn better(best: &mut Candidate, other: Candidate) {
+    let is_better = |(score, _): &(Score, Video)| best.as_ref().is_none_or(|(before, _)| score > before);
+    if other.as_ref().is_some_and(is_better) {
+        *best = other;
+    }
 }

@@ -22,7 +22,7 @@ use crate::verify::{self, Pictures};
 use crate::{boxes, ffi_mux};
 
 /// A film in more pieces is copied instead: its index would weigh more than the copy costs.
-const EXTENTS_MAX: usize = 1 << 16;
+const EXTENTS_MAX: usize = 1 << 17;
 /// Of the first samples, which decide what the header of a track says, so much is shown to the muxer.
 const SHOWN_BYTES_MAX: u64 = 4 << 20;
 /// Position of the uploaded file in [`domain::RenditionIndex::files`].
