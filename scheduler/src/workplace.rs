@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use domain::task::{Outcome, OutputFile, Task};
 use domain::{AttemptId, ObjectFile, ObjectKey};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use sql::{AttemptState, Film, Lease, NewObject, Source};
-use store::{StoreError, Stored};
-use tokio::sync::{Mutex, watch};
+use store::Stored;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -22,11 +23,14 @@ use crate::run_limits::{self, RunLimits};
 use crate::scratch::{Scratch, ScratchDir};
 use crate::sources::{KEPT_UNUSED, SourceFile};
 
+/// Covers are many small files, each of which waits to be durable.
+const WRITES_AT_ONCE: usize = 4;
+
 /// With less on the disk, a run that failed is taken to have failed for want of it.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// The last write of a run that was dropped gets this long to end by itself.
-const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
+/// The last writes of a run that was dropped get this long to end by themselves.
+const LAST_WRITES_MAX: Duration = Duration::from_secs(5);
 
 /// A job that is being run under a lease.
 pub struct Run<'a> {
@@ -36,8 +40,8 @@ pub struct Run<'a> {
     /// 0 to 1; heartbeats carry it.
     pub progress: watch::Sender<f64>,
     attempt: OnceLock<AttemptId>,
-    /// One at a time. It goes on where the run is dropped under it, so that its end can be waited for.
-    write: Mutex<JoinSet<Result<Stored, StoreError>>>,
+    /// They go on where the run is dropped under them, so that their end can be waited for.
+    writes: Mutex<JoinSet<()>>,
 }
 
 /// Where a run keeps its files, and under which attempt its objects go.
@@ -63,15 +67,15 @@ impl<'a> Run<'a> {
         lease: &'a Lease,
         progress: watch::Sender<f64>,
     ) -> Run<'a> {
-        Run { scheduler, scratch, lease, progress, attempt: OnceLock::new(), write: Mutex::default() }
+        Run { scheduler, scratch, lease, progress, attempt: OnceLock::new(), writes: Mutex::default() }
     }
 
     /// Once it was dropped: from here on it writes nothing.
     pub async fn settle(&self) {
-        let mut write = self.write.lock().await;
-        let ended = async { while write.join_next().await.is_some() {} };
-        if timeout(LAST_WRITE_MAX, ended).await.is_err() {
-            write.shutdown().await;
+        let mut writes = std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while writes.join_next().await.is_some() {} };
+        if timeout(LAST_WRITES_MAX, ended).await.is_err() {
+            writes.shutdown().await;
         }
     }
 
@@ -159,13 +163,9 @@ impl Workplace<'_> {
     /// the commit that follows. A file that several renditions name is taken once.
     pub async fn store(&self, files: &[&OutputFile]) -> Result<Vec<NewObject>, RunError> {
         let mut names = BTreeSet::new();
-        let mut objects = Vec::new();
-        for file in files {
-            if names.insert(file.name.as_str()) {
-                objects.push(self.store_one(file).await?);
-            }
-        }
-        Ok(objects)
+        let once = files.iter().filter(|file| names.insert(file.name.as_str()));
+        let writes: Vec<_> = once.map(|file| self.store_one(file)).collect();
+        stream::iter(writes).buffered(WRITES_AT_ONCE).try_collect().await
     }
 
     async fn store_one(&self, file: &OutputFile) -> Result<NewObject, RunError> {
@@ -183,13 +183,11 @@ impl Workplace<'_> {
 
     async fn put_file(&self, key: ObjectKey, path: PathBuf) -> Result<Stored, RunError> {
         let store = self.run.scheduler.store.clone();
-        let mut write = self.run.write.lock().await;
-        write.spawn(async move { store.put_file(&key, &path).await });
-        match write.join_next().await {
-            Some(Ok(stored)) => Ok(stored?),
-            Some(Err(panicked)) => Err(RunError::Failed(panicked.into())),
-            None => Err(RunError::failed("a write ended without a result")),
-        }
+        let (done, stored) = oneshot::channel();
+        let write = async move { drop(done.send(store.put_file(&key, &path).await)) };
+        self.run.writes.lock().unwrap_or_else(PoisonError::into_inner).spawn(write);
+        let stored = stored.await.map_err(|_| RunError::failed("a write ended without a result"))?;
+        Ok(stored?)
     }
 }
 
