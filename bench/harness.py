@@ -183,8 +183,8 @@ class Server:
             time.sleep(0.01)
         sys.exit(f"not {states} within {seconds_max} s")
 
-    def download(self, video, quality, to):
-        with urllib.request.urlopen(f"{self.base}/stream/videos/{video}?quality={quality}") as answer, open(to, "wb") as out:
+    def download(self, video, name, to):
+        with urllib.request.urlopen(f"{self.base}/stream/videos/{video}?rendition={name}") as answer, open(to, "wb") as out:
             while block := answer.read(1 << 20):
                 out.write(block)
 

@@ -50,7 +50,7 @@ def ours(clip, folder, slots):
 def quality(ffmpeg, clip, height, made):
     """VMAF against the source, scaled up to it as a player would."""
     log = f"{made}.vmaf.json"
-    graph = (f"[0:v]scale=-2:{height}:flags=bicubic,settb=AVTB,setpts=PTS-STARTPTS[d];[1:v]settb=AVTB,setpts=PTS-STARTPTS[r];"
+    graph = (f"[0:v]scale={round(height * 16 / 9)}:{height}:flags=bicubic,settb=AVTB,setpts=PTS-STARTPTS[d];[1:v]settb=AVTB,setpts=PTS-STARTPTS[r];"
              f"[d][r]libvmaf=n_threads=2:n_subsample={VMAF_EVERY_FRAMES}:log_fmt=json:log_path={log}")
     subprocess.run([ffmpeg, "-v", "error", "-nostdin", "-i", made, "-i", clip, "-lavfi", graph, "-f", "null", "-"], check=True)
     scores = sorted(frame["metrics"]["vmaf"] for frame in json.load(open(log))["frames"])
