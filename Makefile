@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-uploads clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -106,6 +106,19 @@ campaign-uploads: ## 100 uploads of 64 MiB at once to Garage, resident memory me
 	@scripts/setup scale
 	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_UPLOADS=100 SLUICE_TEST_UPLOAD_BYTES=67108864 scripts/servers run \
 	  cargo nextest run --workspace --profile campaign -E "test(memory::many_uploads)" --no-capture
+
+campaign-corpus: ## every file of SLUICE_MEDIA_DIR through the transcoder, measured; the table goes to bench/results/corpus.md
+	@scripts/setup test
+	cargo nextest run --workspace --profile campaign --run-ignored only -E "binary(corpus)" --no-capture
+
+campaign-mutations: ## 20,000 damaged files of all containers through the sandboxed child
+	@scripts/setup test
+	SLUICE_TEST_MUTATIONS=20000 cargo nextest run --workspace --profile campaign -E "binary(mutations)" --no-capture
+
+campaign-workers: ## 500 kills of schedulers and transcoders at random moments, over 100 films
+	@scripts/setup test
+	SLUICE_TEST_WORKERS_FILMS=100 SLUICE_TEST_WORKERS_KILLS=500 \
+	  cargo nextest run --workspace --profile campaign -E "test(workers::)" --no-capture
 
 clean: ## remove what was built; the data directory stays
 	cargo clean

@@ -48,6 +48,18 @@ pub struct Stopped {
     pub tail: String,
 }
 
+/// Ended without a last word.
+#[derive(Debug, thiserror::Error)]
+#[error("the transcoder crashed ({how}){told}; {tail}")]
+pub struct Crashed {
+    /// Its exit status or signal.
+    pub how: String,
+    /// Whether it had read its task.
+    told: String,
+    /// What it wrote to standard error.
+    pub tail: String,
+}
+
 impl Transcoder {
     pub fn new(program: impl Into<PathBuf>) -> Transcoder {
         Transcoder { program: program.into(), arguments: Vec::new(), sandbox_demanded: true }
@@ -59,7 +71,7 @@ impl Transcoder {
     }
 
     /// Runs a task to its end. Dropping the future kills the child. `progress` takes its fractions.
-    pub(crate) async fn run(
+    pub async fn run(
         &self,
         task: &Task,
         folder: &Path,
@@ -193,7 +205,7 @@ impl Running {
                 };
                 let told =
                     told.map_or_else(|error| format!("; its task was not read: {error}"), |()| String::new());
-                Err(RunError::failed(format_args!("the transcoder crashed ({how}){told}; {tail}")))
+                Err(RunError::Failed(Crashed { how, told, tail }.into()))
             }
         }
     }

@@ -13,7 +13,7 @@ mod failure;
 mod jobs;
 mod routes;
 mod run;
-mod run_limits;
+pub mod run_limits;
 mod scheduler;
 mod scratch;
 mod sources;
@@ -23,7 +23,8 @@ mod view;
 mod work;
 mod workplace;
 
-pub use child::Transcoder;
+pub use child::{Crashed, Stopped, Transcoder};
+pub use failure::RunError;
 pub use routes::routes;
 pub use run::{main, run};
 pub use scheduler::{Config, Deps, Scheduler};

@@ -18,31 +18,38 @@ use crate::TaskError;
 use crate::chunk_file::{ChunkWriter, output_file};
 use crate::decode::Decoder;
 use crate::progress::Progress;
-use crate::source::{AudioFacts, Opened};
+use crate::source::{self, AudioFacts, Opened};
 
 const RATE_HZ: u32 = 48_000;
 const STEREO_BPS: usize = 128_000;
 const MONO_BPS: usize = 64_000;
 /// Samples in one AAC frame.
 const FRAME_SAMPLES: u32 = 1024;
+/// Sound that is missing at a start or an end, in seconds, is put up with below this.
+const MISSING_S_MAX: f64 = 0.01;
 
-/// Writes `chunk.audio.mp4` into `output`.
+/// Writes `chunk.audio.mp4` into `output`. `opened` stands at its start; `input` is where it came from.
 pub fn encode_audio(
-    opened: Opened,
+    mut opened: Opened,
+    input: &Path,
     output: &Path,
     progress: &Progress,
 ) -> Result<Vec<OutputFile>, TaskError> {
     let audio = opened.facts.audio.clone().ok_or_else(|| anyhow::anyhow!("the source has no sound"))?;
     let path = output.join(ObjectFile::ChunkAudio.to_string());
     if audio.fits_as_is {
-        copy(opened, &audio, &path, progress)?
-    } else {
-        encode(opened, &audio, &path, progress)?
-    };
+        match copy(&mut opened, &audio, &path, progress) {
+            Ok(()) => return Ok(vec![output_file(output, ObjectFile::ChunkAudio)?]),
+            Err(error) if error.is_of_the_machine() => return Err(error),
+            Err(error) => eprintln!("the sound cannot be copied and will be encoded: {error}"),
+        }
+        opened.input = source::reopen(input, &opened.facts)?;
+    }
+    encode(opened, &audio, &path, progress)?;
     Ok(vec![output_file(output, ObjectFile::ChunkAudio)?])
 }
 
-fn copy(mut opened: Opened, audio: &AudioFacts, path: &Path, progress: &Progress) -> Result<(), TaskError> {
+fn copy(opened: &mut Opened, audio: &AudioFacts, path: &Path, progress: &Progress) -> Result<(), TaskError> {
     let stream = opened.input.stream(audio.stream_index).ok_or(Error::StreamNotFound)?;
     let mut writer = ChunkWriter::create(path, stream.parameters(), audio.sample_rate)?;
     let mut last_dts = i64::MIN;
@@ -68,23 +75,29 @@ fn encode(mut opened: Opened, audio: &AudioFacts, path: &Path, progress: &Progre
     let mut decoder = Decoder::open(&stream, 1, 0)?;
     let start = audio.clock.seconds(audio.start);
     let start = (start * f64::from(RATE_HZ)).round() as i64;
-    let mut sound = Sound { resampler: None, encoder: AudioEncoder::open(audio.channels, start, path)? };
+    let encoder = AudioEncoder::open(audio.channels, start, path)?;
     let until = opened.facts.whole_until_s.map(|until_s| (until_s * f64::from(audio.sample_rate)) as i64);
+    let mut sound = Sound { audio, until, reached: audio.start, resampler: None, encoder };
     for (_, packet) in opened.input.packets() {
         if packet.stream() != audio.stream_index {
             continue;
         }
         decoder.send(&packet)?;
-        let time = sound.receive(&mut decoder, audio, until)?;
-        progress.report(time.unwrap_or(0) as f64 / audio.end.max(1) as f64);
+        sound.receive(&mut decoder)?;
+        progress.report(sound.reached as f64 / audio.end.max(1) as f64);
     }
     decoder.send_end()?;
-    sound.receive(&mut decoder, audio, until)?;
+    sound.receive(&mut decoder)?;
     sound.finish()
 }
 
 /// Decoded samples on their way to the encoder.
-struct Sound {
+struct Sound<'a> {
+    audio: &'a AudioFacts,
+    /// Where the whole part of the film ends, if not where the sound does.
+    until: Option<i64>,
+    /// Film time up to which there is sound.
+    reached: i64,
     /// Built for the layout, rate and format of the first frame; built anew when they change.
     resampler: Option<(Layout, Graph)>,
     encoder: AudioEncoder,
@@ -97,38 +110,66 @@ struct Layout {
     channels: ChannelLayout,
 }
 
-impl Sound {
-    /// Takes what the decoder has; returns the film time of the last frame.
-    fn receive(
-        &mut self,
-        decoder: &mut Decoder,
-        audio: &AudioFacts,
-        until: Option<i64>,
-    ) -> Result<Option<i64>, TaskError> {
+impl Sound<'_> {
+    /// Takes what the decoder has.
+    fn receive(&mut self, decoder: &mut Decoder) -> Result<(), TaskError> {
         let mut frame = Audio::empty();
-        let mut last = None;
         while decoder.receive(&mut frame)? {
-            let Some(time) = frame.timestamp().map(|timestamp| audio.clock.ticks(timestamp)) else {
+            let Some(time) = frame.timestamp().map(|timestamp| self.audio.clock.ticks(timestamp)) else {
                 continue;
             };
-            if until.is_some_and(|until| time >= until) || frame.rate() == 0 || frame.channels() == 0 {
+            if self.until.is_some_and(|until| time >= until) || frame.rate() == 0 || frame.channels() == 0 {
                 continue;
             }
-            last = Some(time);
+            if frame.channel_layout().bits() == 0 {
+                frame.set_channel_layout(ChannelLayout::default(i32::from(frame.channels())));
+            }
+            let layout =
+                Layout { rate: frame.rate(), format: frame.format(), channels: frame.channel_layout() };
+            let length =
+                i64::from(self.audio.clock.timescale) * frame.samples() as i64 / i64::from(layout.rate);
+            self.bridge(layout, time)?;
             frame.set_pts(Some(time));
-            self.push(&mut frame, audio.clock.timescale)?;
+            // The graph takes the frame and leaves it empty.
+            self.push(&frame, layout)?;
+            self.reached = time + length;
         }
-        Ok(last)
+        Ok(())
     }
 
-    fn push(&mut self, frame: &mut Audio, timescale: u32) -> Result<(), TaskError> {
-        if frame.channel_layout().bits() == 0 {
-            frame.set_channel_layout(ChannelLayout::default(i32::from(frame.channels())));
+    /// Silence up to `time`, where the frames before it could not be decoded: the sound begins and ends where ingest
+    /// said. The resampler makes it, between one silent sample and the next; one a second, so that a long gap is made
+    /// a little at a time.
+    fn bridge(&mut self, layout: Layout, time: i64) -> Result<(), TaskError> {
+        let timescale = i64::from(self.audio.clock.timescale);
+        let missing_s = self.audio.clock.seconds(time - self.reached);
+        let begins = self.resampler.is_none();
+        if missing_s <= if begins { MISSING_S_MAX } else { 1.0 } {
+            return Ok(());
         }
-        let layout = Layout { rate: frame.rate(), format: frame.format(), channels: frame.channel_layout() };
+        let first = if begins { self.reached } else { self.reached + timescale };
+        for at in (first..time).step_by(timescale as usize) {
+            self.push(&silent_sample(layout, at), layout)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Sound::bridge`], to the end.
+    fn bridge_to_end(&mut self) -> Result<(), TaskError> {
+        let end = self.until.map_or(self.audio.end, |until| self.audio.end.min(until));
+        let Some(layout) = self.resampler.as_ref().map(|(layout, _)| *layout) else { return Ok(()) };
+        if self.audio.clock.seconds(end - self.reached) > MISSING_S_MAX {
+            self.bridge(layout, end)?;
+            self.push(&silent_sample(layout, end - 1), layout)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, frame: &Audio, layout: Layout) -> Result<(), TaskError> {
         if self.resampler.as_ref().is_none_or(|(built, _)| *built != layout) {
             self.flush()?;
-            self.resampler = Some((layout, build(layout, timescale, self.encoder.layout)?));
+            let graph = build(layout, self.audio.clock.timescale, self.encoder.layout)?;
+            self.resampler = Some((layout, graph));
         }
         let (_, graph) = self.resampler.as_mut().expect("built just above when there was none");
         context(graph, "in")?.source().add(frame)?;
@@ -158,9 +199,21 @@ impl Sound {
     }
 
     fn finish(mut self) -> Result<(), TaskError> {
+        self.bridge_to_end()?;
         self.flush()?;
         self.encoder.finish()
     }
+}
+
+fn silent_sample(layout: Layout, time: i64) -> Audio {
+    let mut frame = Audio::new(layout.format, 1, layout.channels);
+    frame.set_rate(layout.rate);
+    frame.set_pts(Some(time));
+    let silence = if matches!(layout.format, Sample::U8(_)) { 0x80 } else { 0 };
+    for plane in 0..frame.planes() {
+        frame.data_mut(plane).fill(silence);
+    }
+    frame
 }
 
 fn context(graph: &mut Graph, name: &str) -> Result<filter::Context, TaskError> {

@@ -62,7 +62,7 @@ impl Scene {
     }
 
     fn sound(&self) -> PathBuf {
-        let files = encode_audio(self.opened(), self.folder.path(), &Progress::silent()).unwrap();
+        let files = encode_audio(self.opened(), &self.clip, self.folder.path(), &Progress::silent()).unwrap();
         self.folder.path().join(&files[0].name)
     }
 }

@@ -1,5 +1,9 @@
 //! Whose fault it is: the file's (no retry) or ours (another attempt may succeed).
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use domain::MediaProblem;
 use ffmpeg_next as ffmpeg;
 
@@ -57,12 +61,29 @@ pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
 
 /// An error met while reading the uploader's file: the machine's where it is about memory or the disk,
 /// the file's in every other case.
-pub fn reading(error: ffmpeg::Error, what: &str) -> TaskError {
+pub fn reading(error: ffmpeg::Error, path: &Path, what: &str) -> TaskError {
     use ffmpeg::util::error::{EACCES, EIO, EMFILE, ENOENT, ENOMEM};
-    match error {
-        ffmpeg::Error::Other { errno: ENOMEM | EIO | EACCES | ENOENT | EMFILE } => {
-            TaskError::Failed(anyhow::Error::new(error).context(format!("read the {what}")))
-        }
-        _ => TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {error}.")),
+    let is_of_the_machine = match error {
+        ffmpeg::Error::Other { errno: EACCES | ENOENT | EMFILE } => true,
+        // A number that counts what is not there asks for more than there can be.
+        ffmpeg::Error::Other { errno: ENOMEM } => !has_memory(),
+        // Demuxers say so too, of a file that ends in the middle of something.
+        ffmpeg::Error::Other { errno: EIO } => !can_be_read(path),
+        _ => false,
+    };
+    if is_of_the_machine {
+        return TaskError::Failed(anyhow::Error::new(error).context(format!("read the {what}")));
     }
+    TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {error}."))
+}
+
+/// More than the head of any film takes.
+fn has_memory() -> bool {
+    const HEAD_BYTES_MAX: usize = 256 << 20;
+    Vec::<u8>::new().try_reserve_exact(HEAD_BYTES_MAX).is_ok()
+}
+
+/// To its last byte.
+fn can_be_read(path: &Path) -> bool {
+    File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())).is_ok()
 }

@@ -32,7 +32,7 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
         }
         Task::EncodeAudio { input, facts, output, plan: _ } => {
             let opened = source::open_judged(input, facts.as_deref())?;
-            Ok(Outcome::Encode { files: encode_audio::encode_audio(opened, output, progress)? })
+            Ok(Outcome::Encode { files: encode_audio::encode_audio(opened, input, output, progress)? })
         }
         Task::Assemble { chunks, audio, output, plan } => {
             let renditions = assemble::assemble(chunks, audio.as_deref(), output, plan, progress)?;

@@ -188,7 +188,7 @@ fn open_pinned(path: &Path, pixels_max: u64) -> Result<(Input, u32), TaskError> 
     ]
     .into_iter()
     .collect();
-    let mut input = ffi::open_header(path, demuxer, options).map_err(unreadable_header)?;
+    let mut input = ffi::open_header(path, demuxer, options).map_err(|e| unreadable_header(e, path))?;
     for stream in input.streams().filter(|s| s.parameters().medium() == media::Type::Video) {
         let header = ffi::stream_header(&stream);
         judge::pixels(header.width, header.height, pixels_max)?;
@@ -196,18 +196,19 @@ fn open_pinned(path: &Path, pixels_max: u64) -> Result<(Input, u32), TaskError> 
     let pixels_max = pixels_max.min(i32::MAX as u64).to_string();
     // One thread: these decoders live for a few packets.
     let codec_options = [("max_pixels", pixels_max.as_str()), ("threads", "1")];
-    ffi::find_stream_info(&mut input, &codec_options).map_err(|e| error::reading(e, "start of the file"))?;
+    ffi::find_stream_info(&mut input, &codec_options)
+        .map_err(|e| error::reading(e, path, "start of the file"))?;
     let streams = input.nb_streams();
     Ok((input, streams))
 }
 
-fn unreadable_header(error: Error) -> TaskError {
+fn unreadable_header(error: Error, path: &Path) -> TaskError {
     match error {
         Error::InvalidData | Error::Eof => TaskError::rejected(
             MediaProblem::Unreadable,
             "The file starts like a video, but its index is missing or damaged: it was never finished, or it was cut off.",
         ),
-        error => error::reading(error, "header of the file"),
+        error => error::reading(error, path, "header of the file"),
     }
 }
 

@@ -24,3 +24,4 @@ mod settings;
 mod starts;
 mod store_away;
 mod storyboard;
+mod workers;

@@ -37,6 +37,13 @@ impl Made {
     pub fn folder_of(&self, rendition: &RenditionOutput) -> &Path {
         if self.copied == Some(rendition.name) { &self.ingested } else { &self.assembled }
     }
+
+    /// Everything that may be published: track files, heads, indexes, covers, storyboard.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let folders = [Some(self.ingested.as_path()), Some(&self.assembled), self.sprite.parent()];
+        let entries = folders.into_iter().flatten().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
 }
 
 /// Ingest, every chunk, the sound, assemble, the storyboard.

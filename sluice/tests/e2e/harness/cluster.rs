@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chassis::{Ids, SigningKey};
 use reqwest::RequestBuilder;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -204,6 +205,12 @@ impl Cluster {
 
     pub fn log(&self, number: usize) -> String {
         self.with_program(number, Program::log)
+    }
+
+    /// What a member started; nothing while nobody is in its place.
+    pub fn children(&self, number: usize) -> Vec<Pid> {
+        let running = self.members[number].running.lock().unwrap();
+        running.program.as_ref().map_or_else(Vec::new, Program::children)
     }
 
     fn with_program<T>(&self, number: usize, ask: impl FnOnce(&Program) -> T) -> T {

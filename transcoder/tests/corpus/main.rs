@@ -1,9 +1,16 @@
 //! Every file of a folder of real videos (`SLUICE_MEDIA_DIR`, or `../shared/media` beside the repository) goes
 //! through the child as the scheduler would send it: ingest, encode, assemble. `MANIFEST.tsv` says what must come
 //! of it. Without the folder the tests say so and pass.
+//!
+//! What comes out is measured by FFmpeg's own programs; the rows of the table are printed, and `make campaign-corpus`
+//! writes all of it to `bench/results/corpus.md`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../child/mod.rs"]
 mod child;
+mod measure;
+mod private;
+mod table;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,6 +19,8 @@ use std::process::Command;
 use child::{Made, Verdict};
 use domain::Size;
 use domain::task::RenditionOutput;
+use measure::{Beginning, Probed, SoundAndPicture};
+use table::Line;
 
 #[test]
 fn phones_and_hdr() {
@@ -43,25 +52,45 @@ fn bad_files() {
     }
 }
 
+/// `make campaign-corpus`: all of them, as a table in a file.
+#[test]
+#[ignore = "the tests above are the same in parts"]
+fn the_whole_corpus_as_a_table() {
+    let lines = check(|_| true);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/results/corpus.md");
+    std::fs::write(path, table::page(&lines)).unwrap();
+}
+
 /// One row of the manifest.
 struct Row {
     name: String,
     outcome: String,
 }
 
-fn check(wanted: impl Fn(&str) -> bool) {
+fn check(wanted: impl Fn(&str) -> bool) -> Vec<Line> {
     let Some(media) = media_folder() else {
         println!("SKIPPED: no folder with a MANIFEST.tsv in SLUICE_MEDIA_DIR or ../shared/media");
-        return;
+        return Vec::new();
     };
     let rows: Vec<Row> = manifest(&media).into_iter().filter(|row| wanted(&row.name)).collect();
     assert!(!rows.is_empty(), "the manifest names no such files");
-    let failures: Vec<String> = rows.iter().filter_map(|row| failure(&media, row)).collect();
+    println!("{}", table::HEADER);
+    let tried: Vec<(Line, Option<String>)> = rows
+        .iter()
+        .map(|row| {
+            let mut line = Line::of(&row.name);
+            let failure = failure(&media, row, &mut line);
+            println!("{line}");
+            (line, failure)
+        })
+        .collect();
+    let failures: Vec<&str> = tried.iter().filter_map(|(_, failure)| failure.as_deref()).collect();
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    tried.into_iter().map(|(line, _)| line).collect()
 }
 
 /// What is wrong with what came of a file, if anything.
-fn failure(media: &Path, row: &Row) -> Option<String> {
+fn failure(media: &Path, row: &Row, line: &mut Line) -> Option<String> {
     let scratch = tempfile::tempdir().unwrap();
     let verdict = child::whole_way(&media.join(&row.name), scratch.path());
     let found = match &verdict {
@@ -70,12 +99,16 @@ fn failure(media: &Path, row: &Row) -> Option<String> {
         Verdict::Made(_) => "accept with warning".to_owned(),
         Verdict::Failed(why) => return Some(format!("{}: failed: {why}", row.name)),
     };
-    println!("{}: {found}", row.name);
+    line.end = found.clone();
     if !allowed(&row.outcome, &found) {
         return Some(format!("{}: {found}, the manifest says {}: {verdict:?}", row.name, row.outcome));
     }
     match verdict {
-        Verdict::Made(made) => wrong_with(&row.name, &made).map(|wrong| format!("{}: {wrong}", row.name)),
+        Verdict::Made(made) => {
+            let wrong = wrong_with(&row.name, &made)
+                .or_else(|| measured(&media.join(&row.name), scratch.path(), &made, line));
+            wrong.map(|wrong| format!("{}: {wrong}", row.name))
+        }
         Verdict::Rejected { detail, .. } => {
             let sentence = detail.len() > 20 && detail.ends_with('.');
             (!sentence).then(|| format!("{}: `{detail}` is no sentence", row.name))
@@ -154,6 +187,86 @@ fn wrong_with_rendition(expected: &Expectation, made: &Made, rendition: &Renditi
         .map(|tag| format!("carries {tag}"))
 }
 
+/// Of the film that a viewer would download, against the source.
+fn measured(source: &Path, scratch: &Path, made: &Made, line: &mut Line) -> Option<String> {
+    let name = source.file_name().unwrap().to_string_lossy();
+    let before = Probed::of(source);
+    let expected = expectation(&name);
+    // What tone-mapping makes says it of itself.
+    let matrix = if expected.transfer.is_some() { "auto" } else { before.matrix() };
+    let kept = made.renditions[0].frames;
+    let Some(beginning) = Beginning::of(source, kept) else {
+        return Some("FFmpeg sees no picture".to_owned());
+    };
+    let sound_before = SoundAndPicture::of(source, &beginning);
+    let private = private::texts_of(&before);
+    line.frames_before = before.frames();
+    let mut wrong = Vec::new();
+    for rendition in &made.renditions {
+        let whole = measure::progressive(made, rendition, source, scratch);
+        let after = Probed::of(&whole);
+        let copied = made.copied == Some(rendition.name);
+        let (frames, shown, duration_s) = (after.frames(), after.shown(), after.duration_s());
+        if (frames, shown) != (rendition.frames, rendition.size) {
+            wrong.push(format!("{}: {frames} frames of {shown:?}, not {rendition:?}", rendition.name));
+        }
+        let slack_s = made.plan.expected.frame_duration_s.max(0.025);
+        if (duration_s - made.source.duration_s).abs() > slack_s {
+            wrong.push(format!("{}: {duration_s} s of {}", rendition.name, made.source.duration_s));
+        }
+        if !copied && after.rotation_degrees() != 0 {
+            wrong.push(format!("{}: turned by {}", rendition.name, after.rotation_degrees()));
+        }
+        let sound_after =
+            Beginning::of(&whole, frames).and_then(|beginning| SoundAndPicture::of(&whole, &beginning));
+        let shift = sound_before.as_ref().zip(sound_after).map(|(a, b)| a.shift_ms(&b));
+        if let Some((shift_ms, _)) = shift
+            && shift_ms.abs() > SHIFT_MS_MAX
+        {
+            wrong.push(format!("{}: sound {shift_ms:.1} ms later", rendition.name));
+        }
+        // Damage looks like anything.
+        let likeness = (!copied && !name.starts_with("bad_"))
+            .then(|| {
+                measure::likeness(source, &expected.reference(), matrix, &beginning, &whole, rendition.size)
+            })
+            .flatten();
+        if let Some(likeness) = &likeness
+            && let Some(unlike) = unlike(likeness, expected.transfer.is_some())
+        {
+            wrong.push(format!("{}: {unlike}", rendition.name));
+        }
+        let tags = after.tags();
+        if let Some((key, value)) = tags.iter().find(|(key, _)| key == "creation_time" || key == "location") {
+            wrong.push(format!("{}: says {key}={value}", rendition.name));
+        }
+        wrong.extend(private::found_in(&whole, &private));
+        line.renditions.push(table::Cell { rendition: rendition.clone(), copied, after, shift, likeness });
+        std::fs::remove_file(whole).unwrap();
+    }
+    for file in made.files() {
+        wrong.extend(private::found_in(&file, &private));
+    }
+    line.private = private.len();
+    (!wrong.is_empty()).then(|| wrong.join("; "))
+}
+
+/// What the outcome promises.
+const SHIFT_MS_MAX: f64 = 20.0;
+/// Of luma, after encoding by the quickest preset; a picture that is not tone-mapped stays below 20.
+const PSNR_DB_MIN: f64 = 26.0;
+/// Steps of 8 bits by which a plane may be brighter or darker on average: 1 %.
+const MEAN_STEPS_MAX: f64 = 2.5;
+
+fn unlike(likeness: &measure::Likeness, is_hdr: bool) -> Option<String> {
+    let [luma_db, ..] = likeness.psnr_db;
+    if luma_db < PSNR_DB_MIN {
+        return Some(format!("{luma_db:.1} dB off the reference"));
+    }
+    let shifted = likeness.mean.iter().any(|mean| mean.abs() > MEAN_STEPS_MAX);
+    (is_hdr && shifted).then(|| format!("colours off by {:.1?}", likeness.mean))
+}
+
 fn probe(track: &Path) -> String {
     let entries = "stream=width,height,pix_fmt,color_range:stream_tags:format_tags";
     let run = Command::new("ffprobe")
@@ -167,13 +280,28 @@ fn probe(track: &Path) -> String {
 /// What the manifest says in words.
 #[derive(Default)]
 struct Expectation {
+    /// Of HDR, by zscale's names.
+    transfer: Option<&'static str>,
+    interlaced: bool,
     size: Option<(u32, u32)>,
     /// Seconds and tolerance.
     duration_s: Option<(f64, f64)>,
     frames: Option<u64>,
 }
 
+impl Expectation {
+    /// What FFmpeg's filters have to do to the source.
+    fn reference(&self) -> String {
+        match self.transfer {
+            Some(transfer) => measure::tone_mapping(transfer),
+            None if self.interlaced => "bwdif=mode=send_frame,".to_owned(),
+            None => String::new(),
+        }
+    }
+}
+
 fn expectation(name: &str) -> Expectation {
+    let pq = Some("smpte2084");
     let shown = |width, height| Expectation { size: Some((width, height)), ..Default::default() };
     let lasts =
         |seconds, tolerance| Expectation { duration_s: Some((seconds, tolerance)), ..Default::default() };
@@ -186,9 +314,13 @@ fn expectation(name: &str) -> Expectation {
         "phone_iphone_rot90.mov" => Expectation { frames: Some(62), ..shown(320, 568) },
         "phone_vfr_1080x1440.mp4" => Expectation { frames: Some(84), ..lasts(11.35, 0.1) },
         "phone_hevc_2tracks_rot90.mp4" => Expectation { frames: Some(58), ..shown(768, 1024) },
-        "phone_iphone14_dolbyvision84.mov" => Expectation { frames: Some(40), ..shown(1080, 1920) },
+        "phone_iphone14_dolbyvision84.mov" => {
+            Expectation { frames: Some(40), transfer: Some("arib-std-b67"), ..shown(1080, 1920) }
+        }
         "hevc8_vfr_960x540.mov" => Expectation { frames: Some(169), ..lasts(6.38, 0.1) },
-        "hdr10_pq_av1_portrait.mp4" => Expectation { frames: Some(127), ..shown(720, 1280) },
+        "hdr10_pq_av1_portrait.mp4" => Expectation { frames: Some(127), transfer: pq, ..shown(720, 1280) },
+        "hdr10_pq_hevc_1080p.mp4" => Expectation { transfer: pq, ..shown(1920, 1080) },
+        "avchd_1080i50.mts" => Expectation { interlaced: true, ..shown(1920, 1080) },
         "anamorphic_sar3x2.mp4" => Expectation { frames: Some(46), ..shown(1920, 1080) },
         "multi_stream_2v2a2s.mp4" => Expectation { frames: Some(325), ..shown(320, 180) },
         "open_gop_editlist_444.mp4" => lasts(12.25, 0.3),
