@@ -13,7 +13,7 @@ const HARMLESS: [&str; 6] =
 const NEVER: [&[u8]; 7] =
     [b"location", b"ISO6709", b"com.apple", b"com.android", b"Exif\0", b"xmpmeta", b"GPSLatitude"];
 /// Too short to be looked for among samples, where they are by chance.
-const NEVER_IN_HEADS: [&[u8]; 5] = [b"\xa9xyz", b"loci", b"udta", b"EXIF", b"XMP "];
+const NEVER_IN_HEADS: [&[u8]; 4] = [b"\xa9xyz", b"loci", b"EXIF", b"XMP "];
 
 /// Texts of the source that must be in no output.
 pub fn texts_of(source: &Probed) -> Vec<String> {
