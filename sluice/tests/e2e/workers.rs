@@ -30,10 +30,10 @@ struct Rendition {
     crc64nvme: String,
 }
 
-/// Four films and eight kills in every run; `make campaign-workers` asks for a hundred and five hundred.
+/// Three films and six kills in every run; `make campaign-workers` asks for a hundred and five hundred.
 #[tokio::test(flavor = "multi_thread")]
 async fn films_come_out_whole_while_workers_die() {
-    let (films, kills) = (size("SLUICE_TEST_WORKERS_FILMS", 4), size("SLUICE_TEST_WORKERS_KILLS", 8));
+    let (films, kills) = (size("SLUICE_TEST_WORKERS_FILMS", 3), size("SLUICE_TEST_WORKERS_KILLS", 6));
     let (seed, every_ms) = (size("SLUICE_TEST_SEED", 1), size("SLUICE_TEST_KILL_EVERY_MS", 400));
     let settings = [&MORTAL[..], &SETTINGS].concat();
     let cluster = Arc::new(Cluster::start(SIZES, &settings).await);
