@@ -201,7 +201,7 @@ fn measured(source: &Path, scratch: &Path, made: &Made, line: &mut Line) -> Opti
     let sound_before = SoundAndPicture::of(source, &beginning);
     let private = private::texts_of(&before);
     line.frames_before = before.frames();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut found) = (Vec::new(), Vec::new());
     for rendition in &made.renditions {
         let whole = measure::progressive(made, rendition, source, scratch);
         let after = Probed::of(&whole);
@@ -240,14 +240,15 @@ fn measured(source: &Path, scratch: &Path, made: &Made, line: &mut Line) -> Opti
         if let Some((key, value)) = tags.iter().find(|(key, _)| key == "creation_time" || key == "location") {
             wrong.push(format!("{}: says {key}={value}", rendition.name));
         }
-        wrong.extend(private::found_in(&whole, &private));
+        found.extend(private::found_in(&whole, &private));
         line.renditions.push(table::Cell { rendition: rendition.clone(), copied, after, shift, likeness });
         std::fs::remove_file(whole).unwrap();
     }
     for file in made.files() {
-        wrong.extend(private::found_in(&file, &private));
+        found.extend(private::found_in(&file, &private));
     }
-    line.private = private.len();
+    (line.private, line.private_found) = (private.len(), found.len());
+    wrong.extend(found);
     (!wrong.is_empty()).then(|| wrong.join("; "))
 }
 

@@ -16,8 +16,10 @@ pub struct Line {
     pub file: String,
     pub end: String,
     pub frames_before: u64,
-    /// Texts of the source that were looked for in every output and not found.
+    /// Texts of the source that were looked for in every output.
     pub private: usize,
+    /// How often one of them, or a name under which such things are written, was found.
+    pub private_found: usize,
     pub renditions: Vec<Cell>,
 }
 
@@ -44,7 +46,11 @@ impl fmt::Display for Line {
         }
         for (number, cell) in self.renditions.iter().enumerate() {
             let (file, end) = if number == 0 { (self.file.as_str(), self.end.as_str()) } else { ("", "") };
-            let private = if number == 0 { format!("0 of {}", self.private) } else { String::new() };
+            let private = if number == 0 {
+                format!("{} of {}", self.private_found, self.private)
+            } else {
+                String::new()
+            };
             let separator = if number == 0 { "" } else { "\n" };
             write!(
                 f,
