@@ -93,7 +93,8 @@ pub(crate) struct Video {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Rendition {
-    /// `original`, `medium` or `low`
+    /// `original`, `medium` or `low`; where the operator wants them also `highest`, `high` and `lowest`, and each of them
+    /// but `original` with `-hevc` or `-av1`
     name: &'static str,
     /// `pending` or `ready`
     state: &'static str,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MediaProblem, RenditionName, Rung, Size};
+use crate::{LadderSettings, MediaProblem, RenditionName, Rung, Size};
 
 /// The argument by which a child works on although its machine cannot lock it in.
 pub const UNSAFE_NO_SANDBOX: &str = "--unsafe-no-sandbox";
@@ -141,10 +141,8 @@ pub struct MediaLimits {
 /// How rungs are encoded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EncodeSettings {
-    pub crf: f64,
-    pub x264_preset: String,
-    /// Keyframes of the rungs are at most this far apart, in seconds.
-    pub gop_s_max: f64,
+    pub ladder: LadderSettings,
+    pub planned: EncodeSettingsPlanned,
     /// Longest chunk, in seconds; a chunk ends at a keyframe of the source. `None`: one chunk for the whole film.
     pub chunk_s: Option<f64>,
 }
@@ -244,7 +242,7 @@ pub struct Covers {
 /// What there is to encode. Empty `rungs`: nothing; the video is ready once `original` is published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Best first.
+    /// Largest first; of one size those in H.264 first.
     pub rungs: Vec<Rung>,
     /// A shared audio track is to be made.
     pub audio: bool,
@@ -267,9 +265,15 @@ impl Plan {
 
 /// The part of [`EncodeSettings`] that the encode needs; kept in the plan so that a changed setting never
 /// mixes two ways of encoding in one video.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct EncodeSettingsPlanned {
     pub x264_preset: String,
+    /// Of x265; the plans of old know neither this nor the next.
+    #[serde(default)]
+    pub x265_preset: String,
+    #[serde(default)]
+    pub svtav1_preset: u32,
+    /// Keyframes of the rungs are at most this far apart, in seconds.
     pub gop_s_max: f64,
 }
 

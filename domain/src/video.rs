@@ -55,9 +55,64 @@ impl VideoState {
 }
 
 closed_enum!(
-    /// A rendition of the ladder. More rungs are settings of a later day; these three are the contract's words.
-    RenditionName { Original = "original", Medium = "medium", Low = "low" }
+    /// What pictures are encoded with. H.264 is shown by everything; the others come on top of it.
+    VideoCodec { H264 = "h264", Hevc = "hevc", Av1 = "av1" }
 );
+
+closed_enum!(
+    /// A rendition of the ladder, best first, those in H.264 before all others. `original`, `medium` and `low` are the
+    /// contract's words; the others are there where the settings ask for them.
+    RenditionName {
+        Original = "original",
+        Highest = "highest",
+        High = "high",
+        Medium = "medium",
+        Low = "low",
+        Lowest = "lowest",
+        HighestHevc = "highest-hevc",
+        HighHevc = "high-hevc",
+        MediumHevc = "medium-hevc",
+        LowHevc = "low-hevc",
+        LowestHevc = "lowest-hevc",
+        HighestAv1 = "highest-av1",
+        HighAv1 = "high-av1",
+        MediumAv1 = "medium-av1",
+        LowAv1 = "low-av1",
+        LowestAv1 = "lowest-av1",
+    }
+);
+
+impl RenditionName {
+    /// The names a rung can have, best first.
+    pub const RUNGS: [RenditionName; 5] = [
+        RenditionName::Highest,
+        RenditionName::High,
+        RenditionName::Medium,
+        RenditionName::Low,
+        RenditionName::Lowest,
+    ];
+
+    /// Of `original` too: what is not H.264 is encoded.
+    pub fn codec(self) -> VideoCodec {
+        let named = self.as_str().split_once('-').and_then(|(_, codec)| codec.parse().ok());
+        named.unwrap_or(VideoCodec::H264)
+    }
+
+    /// The same rung in H.264.
+    pub fn in_h264(self) -> RenditionName {
+        let rung = self.as_str().split_once('-').and_then(|(rung, _)| rung.parse().ok());
+        rung.unwrap_or(self)
+    }
+
+    /// The same rung in another codec; `None` for `original`, which is what it is.
+    pub fn in_codec(self, codec: VideoCodec) -> Option<RenditionName> {
+        let rung = self.in_h264();
+        RenditionName::ALL
+            .iter()
+            .copied()
+            .find(|name| rung != RenditionName::Original && name.in_h264() == rung && name.codec() == codec)
+    }
+}
 
 closed_enum!(RenditionState { Pending = "pending", Ready = "ready" });
 
@@ -120,6 +175,20 @@ mod tests {
                 assert!(to.is_watchable() || *to == VideoState::Deleted, "{from} → {to}");
             }
         }
+    }
+
+    #[test]
+    fn a_rung_has_a_name_in_each_codec() {
+        for rung in RenditionName::RUNGS {
+            for &codec in VideoCodec::ALL {
+                let name = rung.in_codec(codec).unwrap();
+                assert_eq!((name.in_h264(), name.codec()), (rung, codec));
+                assert!(name.as_str().starts_with(rung.as_str()), "{name}");
+            }
+        }
+        assert_eq!(RenditionName::Original.in_codec(VideoCodec::Av1), None);
+        assert_eq!(RenditionName::ALL.len(), 1 + RenditionName::RUNGS.len() * VideoCodec::ALL.len());
+        assert!(RenditionName::ALL.is_sorted_by_key(|name| (name.codec(), *name)), "H.264 first");
     }
 
     #[test]

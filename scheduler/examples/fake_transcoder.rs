@@ -109,7 +109,11 @@ fn plan(rungs: Vec<Rung>, chunks: usize, words: &str) -> Plan {
     Plan {
         rungs,
         audio: words.contains("audio"),
-        settings: EncodeSettingsPlanned { x264_preset: "veryfast".to_owned(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "veryfast".to_owned(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         boundaries: Boundaries { timescale: 1000, starts: vec![0] },
         chunks: vec![ChunkSpan { start: 0, end: None }; chunks],
         expected: Expected {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chassis::settings::{Jobs, Media};
+use domain::VideoCodec;
 use domain::task::{Plan, Task};
 use sql::Film;
 
@@ -20,6 +21,8 @@ const MEMORY_BYTES_PER_CORE: u64 = 64 * MIB;
 const DECODED_BYTES_PER_PIXEL: u64 = 120;
 /// As many of a rung in x264, which keeps each with three interpolated copies.
 const ENCODED_BYTES_PER_PIXEL: u64 = 240;
+/// Stacks and heaps of the threads that SVT-AV1 starts for every encoder, however small the picture.
+const AV1_ENCODER_BYTES: u64 = 512 * MIB;
 /// To judge a source and take pictures of it, one thread decodes.
 const JUDGED_BYTES_PER_PIXEL: u64 = 72;
 
@@ -101,7 +104,10 @@ fn memory_bytes(task: &Task, film: Option<&Film>, cores: u64, media: &Media) -> 
     let pictures = match task {
         Task::Sandbox => 0,
         Task::EncodeVideo { plan, .. } => {
-            source_pixels * DECODED_BYTES_PER_PIXEL + rung_pixels(plan) * ENCODED_BYTES_PER_PIXEL
+            let av1 = plan.rungs.iter().filter(|rung| rung.name.codec() == VideoCodec::Av1).count() as u64;
+            source_pixels * DECODED_BYTES_PER_PIXEL
+                + rung_pixels(plan) * ENCODED_BYTES_PER_PIXEL
+                + av1 * AV1_ENCODER_BYTES
         }
         Task::Assemble { plan, .. } => rung_pixels(plan) * DECODED_BYTES_PER_PIXEL,
         Task::Ingest { .. } | Task::EncodeAudio { .. } | Task::Cover { .. } | Task::Storyboard { .. } => {
@@ -119,7 +125,7 @@ fn cpu_s(task: &Task, film: Option<&Film>, input_bytes: u64) -> u64 {
     let film_s = match task {
         // The bytes are all that is known of it.
         Task::Sandbox | Task::Ingest { .. } => 0.0,
-        Task::EncodeVideo { plan, chunk, .. } => chunk_s(plan, *chunk) * patience(&plan.settings.x264_preset),
+        Task::EncodeVideo { plan, chunk, .. } => chunk_s(plan, *chunk) * patience(plan),
         Task::EncodeAudio { plan, .. } | Task::Assemble { plan, .. } => plan.expected.duration_s,
         Task::Storyboard { duration_s, .. } => *duration_s,
         Task::Cover { .. } => film.map_or(0.0, |film| film.duration_s),
@@ -137,12 +143,21 @@ fn chunk_s(plan: &Plan, chunk: u32) -> f64 {
     (end_s - seconds(span.start)).clamp(0.0, plan.expected.duration_s.max(0.0))
 }
 
-/// Presets beyond `medium` take longer by choice of whoever runs the machine.
-fn patience(x264_preset: &str) -> f64 {
-    match x264_preset {
+/// Presets beyond `medium`, and other codecs, take longer by choice of whoever runs the machine.
+fn patience(plan: &Plan) -> f64 {
+    let of_preset = |preset: &str| match preset {
         "slow" => 2.0,
         "slower" => 4.0,
         "veryslow" => 8.0,
         _ => 1.0,
-    }
+    };
+    let of_codec = |codec: VideoCodec| match codec {
+        VideoCodec::H264 => of_preset(&plan.settings.x264_preset),
+        VideoCodec::Hevc => 3.0 * of_preset(&plan.settings.x265_preset),
+        VideoCodec::Av1 if plan.settings.svtav1_preset >= 8 => 2.0,
+        VideoCodec::Av1 if plan.settings.svtav1_preset >= 4 => 8.0,
+        VideoCodec::Av1 => 60.0,
+    };
+    let used = |codec: &&VideoCodec| plan.rungs.iter().any(|rung| rung.name.codec() == **codec);
+    VideoCodec::ALL.iter().filter(used).map(|&codec| of_codec(codec)).sum()
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chassis::settings::{Encode, Jobs, Media};
 use chassis::{Clock, Ids, Settings};
-use domain::task::{EncodeSettings, MediaLimits};
-use domain::{JobKind, Timestamp};
+use domain::task::{EncodeSettings, EncodeSettingsPlanned, MediaLimits};
+use domain::{JobKind, LadderSettings, Timestamp};
 use sql::Catalog;
 use store::Store;
 use tokio::sync::Notify;
@@ -93,11 +93,20 @@ impl Config {
     }
 
     pub(crate) fn encode_settings(&self) -> EncodeSettings {
+        let encode = &self.encode;
         EncodeSettings {
-            crf: self.encode.crf,
-            x264_preset: self.encode.x264_preset.clone(),
-            gop_s_max: self.encode.gop_s_max,
-            chunk_s: Some(self.encode.chunk_s),
+            ladder: LadderSettings {
+                crf: encode.crf,
+                rungs: encode.rungs.clone(),
+                codecs: encode.codecs.clone(),
+            },
+            planned: EncodeSettingsPlanned {
+                x264_preset: encode.x264_preset.clone(),
+                x265_preset: encode.x265_preset.clone(),
+                svtav1_preset: encode.svtav1_preset,
+                gop_s_max: encode.gop_s_max,
+            },
+            chunk_s: Some(encode.chunk_s),
         }
     }
 }

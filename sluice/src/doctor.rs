@@ -49,7 +49,7 @@ fn finding(part: &'static str, verdict: Verdict, text: impl Into<String>) -> Fin
 
 /// Everything, in a fixed order.
 pub async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> {
-    let mut findings = ffmpeg();
+    let mut findings = ffmpeg(settings);
     if let Err(failure) = settings.make_data_dir() {
         findings.push(finding("data", Verdict::Bad, failure.text()));
     }
@@ -63,11 +63,11 @@ pub async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> {
     findings
 }
 
-fn ffmpeg() -> Vec<Finding> {
-    let found = transcoder::capabilities::capabilities();
+fn ffmpeg(settings: &Settings) -> Vec<Finding> {
+    let found = transcoder::capabilities::capabilities(&settings.encode.codecs);
     let mut findings = vec![finding("ffmpeg", Verdict::Good, format!("FFmpeg {}", found.version))];
     if found.missing_encoders.is_empty() {
-        findings.push(finding("encoders", Verdict::Good, "libx264, aac"));
+        findings.push(finding("encoders", Verdict::Good, found.encoders.join(", ")));
     } else {
         let missing = found.missing_encoders.join(", ");
         let advice = format!("this FFmpeg has no {missing}; on Debian: apt install libavcodec59");

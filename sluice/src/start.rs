@@ -22,7 +22,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     let shutdown = shutdown::signals().map_err(|error| Failure::software("listen for signals", error))?;
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("start the metrics", error))?;
-    let ffmpeg = usable_ffmpeg()?;
+    let ffmpeg = usable_ffmpeg(&settings)?;
     let transcoder = transcoder(&settings)?;
     transcoder.ready().await?;
     let host = Host::bind(&settings).await?;
@@ -108,8 +108,8 @@ async fn serve(
 }
 
 /// The version of the linked FFmpeg, which must have the encoders that we cannot do without.
-fn usable_ffmpeg() -> Result<String, Failure> {
-    let found = transcoder::capabilities::capabilities();
+fn usable_ffmpeg(settings: &Settings) -> Result<String, Failure> {
+    let found = transcoder::capabilities::capabilities(&settings.encode.codecs);
     if found.missing_encoders.is_empty() {
         return Ok(found.version);
     }

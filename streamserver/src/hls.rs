@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use domain::{RenditionName, Size, TrackKind};
+use domain::{RenditionName, Size, TrackKind, VideoCodec};
 
 use crate::publication_file::PublicationFile;
 use crate::segments::Segment;
@@ -138,14 +138,17 @@ fn group_id(track_of: RenditionName) -> String {
     format!("audio-{track_of}")
 }
 
-/// The one nearest to [`FIRST_VARIANT_BPS`] first, then the others as they come.
+/// Of those in H.264, which come first, the one nearest to [`FIRST_VARIANT_BPS`] first, then the others as they come:
+/// players that know no other codec leave the rest out.
 fn in_order(variants: &[Variant]) -> Vec<&Variant> {
     let distance = |variant: &Variant| {
         let average_bps = variant.bandwidth().average_bps.max(1) as f64;
         (average_bps / FIRST_VARIANT_BPS).ln().abs()
     };
     let mut ordered: Vec<&Variant> = variants.iter().collect();
-    let first = (0..ordered.len()).min_by(|a, b| distance(ordered[*a]).total_cmp(&distance(ordered[*b])));
+    ordered.sort_by_key(|variant| variant.name.codec());
+    let plain = ordered.iter().filter(|variant| variant.name.codec() == VideoCodec::H264).count();
+    let first = (0..plain).min_by(|a, b| distance(ordered[*a]).total_cmp(&distance(ordered[*b])));
     if let Some(first) = first {
         ordered[..=first].rotate_right(1);
     }
@@ -228,6 +231,36 @@ mod tests {
         assert_eq!(groups, expected);
         assert!(parsed.alternatives.iter().all(|group| group.language.as_deref() == Some("und")));
         assert_eq!(parsed.variants[2].audio.as_deref(), Some("audio-medium"));
+    }
+
+    #[test]
+    fn other_codecs_are_variants_of_their_own_behind_all_h264() {
+        use RenditionName::{Low, LowAv1, Medium, MediumAv1, MediumHevc};
+        // The AV1 one is nearest to what players begin with.
+        let rates =
+            [(MediumAv1, 2_000_000), (Medium, 5_000_000), (LowAv1, 200_000), (Low, 900_000), (MediumHevc, 1)];
+        let variants = rates.map(|(name, average_bps)| {
+            let video_codec = ["avc1.64001f", "hvc1.1.6.L93.90", "av01.0.05M.08"][name.codec() as usize];
+            Variant { video_codec: video_codec.into(), ..variant(name, average_bps, Some(Medium)) }
+        });
+        let text = master("pub/", &variants);
+        let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        let found: Vec<_> = parsed
+            .variants
+            .iter()
+            .map(|v| (v.uri.as_str(), v.codecs.as_deref().unwrap_or_default()))
+            .collect();
+        let expected = [
+            ("pub/low.video.m3u8", "avc1.64001f,mp4a.40.2"),
+            ("pub/medium.video.m3u8", "avc1.64001f,mp4a.40.2"),
+            ("pub/medium-hevc.video.m3u8", "hvc1.1.6.L93.90,mp4a.40.2"),
+            ("pub/medium-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
+            ("pub/low-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(parsed.alternatives.len(), 1, "all share the sound");
     }
 
     #[test]

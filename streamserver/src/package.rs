@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::{
     ObjectFile, ObjectKey, Piece, PublicationId, RenditionIndex, RenditionName, Timestamp, TrackIndex,
-    TrackKind, VideoId,
+    TrackKind, VideoCodec, VideoId,
 };
 use sql::{Publication, PublishedRendition};
 
@@ -67,17 +67,18 @@ impl Package {
         self.renditions.iter().find(|rendition| rendition.published.name == name)
     }
 
-    /// The best one, or the asked one; a rung that is missing answers with the nearest that exists, and of two
-    /// equally near ones with the smaller.
+    /// The best one, or the asked one; one that is missing answers with the nearest in H.264, and of two equally near
+    /// ones with the smaller.
     pub fn nearest(&self, asked: Option<RenditionName>) -> &PackagedRendition {
-        use RenditionName::{Low, Medium, Original};
-        let order = match asked {
-            None | Some(Original) => [Original, Medium, Low],
-            Some(Medium) => [Medium, Low, Original],
-            Some(Low) => [Low, Medium, Original],
+        let asked = asked.unwrap_or(RenditionName::Original);
+        let place = |name: RenditionName| RenditionName::ALL.iter().position(|&other| other == name);
+        let wanted = place(asked.in_h264()).unwrap_or(0);
+        let plain = self.renditions.iter().filter(|r| r.published.name.codec() == VideoCodec::H264);
+        let distance = |rendition: &&PackagedRendition| {
+            let found = place(rendition.published.name).unwrap_or(0);
+            (found.abs_diff(wanted), std::cmp::Reverse(found))
         };
-        let found = order.into_iter().find_map(|name| self.rendition(name));
-        found.unwrap_or(&self.renditions[0])
+        self.rendition(asked).or_else(|| plain.min_by_key(distance)).unwrap_or(&self.renditions[0])
     }
 
     pub fn master_playlist(&self) -> String {

@@ -14,8 +14,8 @@ use crate::disposition;
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
-    /// `low`, `medium` or `original`; the best ready one by default. One that does not exist answers with the
-    /// nearest.
+    /// `low`, `medium` or `original`, or another that the video names; the best ready one in H.264 by default. One that
+    /// does not exist answers with the nearest in H.264.
     #[param(value_type = Option<String>)]
     rendition: Option<RenditionName>,
     /// `1`: as an attachment, named after the title.

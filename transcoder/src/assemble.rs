@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use domain::task::{Expected, Plan, RenditionOutput};
-use domain::{ObjectFile, Rung, TrackKind};
+use domain::{ObjectFile, Rung, TrackKind, VideoCodec};
 use ffmpeg_next::codec::Parameters;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::packet::Packet;
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::rendition::{self, RenditionParts};
 use crate::track::{Cuts, TrackSpec, TrackWriter, starts_in};
 use crate::verify::{self, Pictures};
-use crate::{ffi_mux, film_clock, timing};
+use crate::{encoder, ffi_mux, film_clock, timing};
 
 /// Fractions of the work on one rung at which its chunks are joined and its files are written.
 const JOINED: f64 = 0.6;
@@ -67,12 +67,17 @@ fn check_inputs(chunks: &[Vec<PathBuf>], audio: Option<&Path>, plan: &Plan) -> a
 
 fn parts(rung: &Rung, plan: &Plan) -> RenditionParts {
     let settings = &plan.settings;
+    let preset = match rung.name.codec() {
+        VideoCodec::H264 => settings.x264_preset.clone(),
+        VideoCodec::Hevc => settings.x265_preset.clone(),
+        VideoCodec::Av1 => settings.svtav1_preset.to_string(),
+    };
     RenditionParts {
         name: rung.name,
         size: rung.size,
         made_by: format!(
-            "libx264 {} crf {} at most {} bit/s, a keyframe every {} s, {} chunks",
-            settings.x264_preset,
+            "{} {preset} crf {} at most {} bit/s, a keyframe every {} s, {} chunks",
+            encoder::encoder_name(rung.name.codec()),
             rung.crf,
             rung.bitrate_bps_max,
             settings.gop_s_max,

@@ -82,7 +82,11 @@ fn plan(rungs: Vec<Rung>) -> Plan {
     Plan {
         rungs,
         audio: true,
-        settings: EncodeSettingsPlanned { x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "ultrafast".to_owned(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         chunks: spans.map(|(start, end)| ChunkSpan { start: *start, end }).collect(),
         boundaries: Boundaries { timescale: TIMESCALE, starts },
         expected: Expected {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::MediaProblem;
-use domain::task::{EncodeSettings, MediaLimits, Plan};
+use domain::task::{EncodeSettings, EncodeSettingsPlanned, MediaLimits, Plan};
+use domain::{LadderSettings, MediaProblem};
 use ffmpeg_next::format::context::Input;
 
 use crate::chunk_file::ChunkNote;
@@ -42,8 +42,13 @@ impl Scene {
     }
 
     fn plan(&self, chunk_s: Option<f64>) -> Plan {
-        let settings =
-            EncodeSettings { crf: 30.0, x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0, chunk_s };
+        let ladder = LadderSettings { crf: 30.0, ..Default::default() };
+        let planned = EncodeSettingsPlanned {
+            x264_preset: "ultrafast".to_owned(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        };
+        let settings = EncodeSettings { ladder, planned, chunk_s };
         plan::plan(&self.facts, &settings, judge::copyable(&self.facts))
     }
 

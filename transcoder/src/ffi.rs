@@ -204,6 +204,11 @@ pub fn stream_header(stream: &Stream) -> StreamHeader {
 /// Once in a process: a bound on memory, error texts, and a log that goes to standard error, errors only, a bounded number of lines.
 pub fn init() {
     ffmpeg::util::error::register_all();
+    // SAFETY: nothing else runs in this process yet that could read or write the environment.
+    unsafe {
+        // SVT-AV1 writes a page about itself for every encoder, unless this says: errors only.
+        std::env::set_var("SVT_LOG", "1");
+    }
     // SAFETY: set before FFmpeg does anything; the callback has the signature it asks for, never unwinds and keeps
     // no pointer.
     unsafe {

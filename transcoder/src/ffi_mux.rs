@@ -31,10 +31,12 @@ pub fn write_through(output: &mut Output) {
     }
 }
 
-/// Lets the muxer choose the tag: that of another container means nothing in MP4.
-pub fn clear_codec_tag(parameters: &mut Parameters) {
+/// Lets the muxer choose the tag: that of another container means nothing in MP4. Of HEVC it would choose `hev1`, which
+/// Apple's players do not take.
+pub fn choose_codec_tag(parameters: &mut Parameters) {
+    let tag = if parameters.id() == ffmpeg::codec::Id::HEVC { u32::from_le_bytes(*b"hvc1") } else { 0 };
     // SAFETY: `parameters` owns a valid structure and is borrowed mutably; the field is a plain integer.
-    unsafe { (*parameters.as_mut_ptr()).codec_tag = 0 };
+    unsafe { (*parameters.as_mut_ptr()).codec_tag = tag };
 }
 
 /// Samples a second; 0 where the parameters say nothing.
@@ -82,12 +84,16 @@ pub fn set_display_matrix(
     Ok(())
 }
 
-/// A packet of zeros that stands for any sample up to its capacity, so that a muxer can be shown the sizes of
-/// samples without reading them.
+/// A packet that stands for any sample up to its capacity, so that a muxer can be shown the sizes of samples without
+/// reading them. Zeros, but that the muxer leaves out of AV1 what is no unit of its syntax; so it is one unit as long as
+/// the sample.
 pub struct BlankPacket {
     packet: Packet,
     bytes_max: usize,
 }
+
+/// `OBU_FRAME` with a size field (AV1 specification §5.3.2).
+const FRAME_UNIT: u8 = 6 << 3 | 1 << 1;
 
 impl BlankPacket {
     pub fn new(bytes_max: usize) -> Self {
@@ -103,7 +109,22 @@ impl BlankPacket {
         assert!(bytes <= self.bytes_max, "the capacity is that of the largest sample");
         // SAFETY: the buffer behind the packet holds `bytes_max` initialised bytes, and `bytes` is no more.
         unsafe { (*self.packet.as_mut_ptr()).size = bytes as i32 };
+        if let Some(data) = self.packet.data_mut() {
+            write_unit_header(data);
+        }
         &mut self.packet
+    }
+}
+
+/// Makes all of `data` one unit: its kind, and how many bytes follow as `leb128` (AV1 specification §4.10.5).
+fn write_unit_header(data: &mut [u8]) {
+    let size_bytes = (1..=4).find(|&n| data.len() < (1 << (7 * n)) + 1 + n).unwrap_or(5);
+    let Some(mut follow) = data.len().checked_sub(1 + size_bytes) else { return };
+    data[0] = FRAME_UNIT;
+    for n in 1..=size_bytes {
+        let more = if n < size_bytes { 0x80 } else { 0 };
+        data[n] = (follow & 0x7f) as u8 | more;
+        follow >>= 7;
     }
 }
 

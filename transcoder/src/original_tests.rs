@@ -149,7 +149,11 @@ fn plan(facts: &SourceFacts) -> Plan {
     Plan {
         rungs: Vec::new(),
         audio: false,
-        settings: EncodeSettingsPlanned { x264_preset: "veryfast".to_owned(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "veryfast".to_owned(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         chunks: vec![ChunkSpan { start: starts[0], end: None }],
         boundaries: Boundaries { timescale: video.clock.timescale, starts },
         expected: Expected {

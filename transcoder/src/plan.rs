@@ -1,7 +1,7 @@
 //! What there is to encode: rungs, boundaries, chunks, and what assembling checks against.
 
-use domain::task::{Boundaries, ChunkSpan, EncodeSettings, EncodeSettingsPlanned, Expected, Plan};
-use domain::{Rung, ladder};
+use domain::Rung;
+use domain::task::{Boundaries, ChunkSpan, EncodeSettings, Expected, Plan};
 
 use crate::schedule::{Schedule, at_most_apart, gop_ticks, thinned, within};
 use crate::source::{SourceFacts, VideoFacts};
@@ -9,21 +9,18 @@ use crate::source::{SourceFacts, VideoFacts};
 /// `original_is_copied`: its keyframes dictate where fragments can start; else `original` is the first rung.
 pub fn plan(source: &SourceFacts, settings: &EncodeSettings, original_is_copied: bool) -> Plan {
     let video = &source.video;
-    let mut rungs = ladder(video.size, settings.crf);
+    let mut rungs = settings.ladder.rungs(video.size);
     if !original_is_copied {
         rungs.insert(0, Rung::original(video.size));
     }
     let chunks = chunks(video, settings.chunk_s);
-    let gop = gop_ticks(video, settings.gop_s_max);
+    let gop = gop_ticks(video, settings.planned.gop_s_max);
     let starts: Vec<i64> =
         chunks.iter().flat_map(|&span| boundaries(video, span, gop, original_is_copied)).collect();
     let mut plan = Plan {
         audio: source.audio.is_some() && !rungs.is_empty(),
         rungs,
-        settings: EncodeSettingsPlanned {
-            x264_preset: settings.x264_preset.clone(),
-            gop_s_max: settings.gop_s_max,
-        },
+        settings: settings.planned.clone(),
         expected: expected(source, &[]),
         boundaries: Boundaries { timescale: video.clock.timescale, starts },
         chunks,
@@ -76,7 +73,8 @@ fn expected(source: &SourceFacts, kept: &[i64]) -> Expected {
 mod tests {
     use super::*;
     use crate::film_clock::{FilmClock, SourceTime};
-    use domain::{RenditionName, Size};
+    use domain::task::EncodeSettingsPlanned;
+    use domain::{LadderSettings, RenditionName, Size};
     use ffmpeg_next::Rational;
 
     fn source(frames: i64, step: i64, keyframes: &[i64]) -> SourceFacts {
@@ -115,7 +113,8 @@ mod tests {
     }
 
     fn settings(chunk_s: Option<f64>) -> EncodeSettings {
-        EncodeSettings { crf: 23.0, x264_preset: "veryfast".to_owned(), gop_s_max: 2.0, chunk_s }
+        let planned = EncodeSettingsPlanned { gop_s_max: 2.0, ..Default::default() };
+        EncodeSettings { ladder: LadderSettings { crf: 23.0, ..Default::default() }, planned, chunk_s }
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn begin(output: &mut Output, spec: &TrackSpec, movflags: &str) -> anyhow::Resul
 /// Adds a stream that carries `spec` and nothing else: no name, no language, no date.
 pub fn add_stream(output: &mut Output, spec: &TrackSpec) -> anyhow::Result<usize> {
     let mut parameters = spec.parameters.clone();
-    ffi_mux::clear_codec_tag(&mut parameters);
+    ffi_mux::choose_codec_tag(&mut parameters);
     let mut stream = output.add_stream(ffmpeg::encoder::find(Id::None)).context("add a stream")?;
     stream.set_parameters(parameters);
     stream.set_time_base(Rational::new(1, spec.timescale as i32));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use domain::{Fragment, Layout, Piece, TrackIndex};
-use mp4_atom::{Codec, Decode, Moof, Moov, Sidx, Traf, Trak};
+use mp4_atom::{Av1c, Codec, Decode, Hvcc, Moof, Moov, Sidx, Traf, Trak};
 
 use crate::boxes::{self, BoxSpan};
 
@@ -203,6 +203,14 @@ fn codec_string(trak: &Trak) -> anyhow::Result<String> {
                 [avcc.avc_profile_indication, avcc.profile_compatibility, avcc.avc_level_indication];
             Ok(format!("avc1.{profile:02x}{compatibility:02x}{level:02x}"))
         }
+        [Codec::Hvc1(hvc1)] => Ok(hevc_string(&hvc1.hvcc)),
+        [Codec::Av01(av01)] => {
+            let Av1c { seq_profile, seq_level_idx_0, seq_tier_0, high_bitdepth, .. } = av01.av1c;
+            let tier = if seq_tier_0 { 'H' } else { 'M' };
+            let depth = if high_bitdepth { 10 } else { 8 };
+            // What would follow is the default: 4:2:0 in BT.709, limited range (AV1 in ISOBMFF §5).
+            Ok(format!("av01.{seq_profile}.{seq_level_idx_0:02}{tier}.{depth:02}"))
+        }
         [Codec::Mp4a(mp4a)] => {
             let config = &mp4a.esds.es_desc.dec_config;
             let specific = config.dec_specific.as_ref();
@@ -211,4 +219,20 @@ fn codec_string(trak: &Trak) -> anyhow::Result<String> {
         }
         other => bail!("{} sample entries, or of a codec that is never written", other.len()),
     }
+}
+
+/// `hvc1.1.6.L93.90`: profile, compatibility with its bits turned round, tier and level, constraints without the zeros
+/// at their end (ISO/IEC 14496-15 §E.3).
+fn hevc_string(hvcc: &Hvcc) -> String {
+    let space = match hvcc.general_profile_space {
+        0 => String::new(),
+        space => char::from(b'A' + space - 1).to_string(),
+    };
+    let compatibility = u32::from_be_bytes(hvcc.general_profile_compatibility_flags).reverse_bits();
+    let tier = if hvcc.general_tier_flag { 'H' } else { 'L' };
+    let constraints = &hvcc.general_constraint_indicator_flags;
+    let used = constraints.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let constraints: String = constraints[..used].iter().map(|byte| format!(".{byte:X}")).collect();
+    let (profile, level) = (hvcc.general_profile_idc, hvcc.general_level_idc);
+    format!("hvc1.{space}{profile}.{compatibility:X}.{tier}{level}{constraints}")
 }

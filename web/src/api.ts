@@ -24,6 +24,7 @@ export interface Rendition {
   width: number | null;
   height: number | null;
   size_bytes: number | null;
+  codecs: string | null;
   url: string | null;
 }
 

@@ -227,17 +227,24 @@ function hlsConfig(from_s: number): Partial<HlsConfig> {
 function levelsOf(hls: HlsPlayer): Quality[] {
   if (hls.levels.length < 2) return [];
   const levels = hls.levels
-    .map((level, index) => ({ index, lines: Math.min(level.width, level.height) }))
+    .map((level, index) => ({ index, lines: Math.min(level.width, level.height), codec: codecOf(level.videoCodec) }))
     .sort((one, other) => other.lines - one.lines);
   return [
     { label: 'Auto', choose: () => (hls.nextLevel = -1) },
-    ...levels.map(({ index, lines }) => ({ label: `${lines}p`, choose: () => (hls.nextLevel = index) })),
+    ...levels.map(({ index, lines, codec }) => ({ label: `${lines}p${codec}`, choose: () => (hls.nextLevel = index) })),
   ];
 }
 
 function labelOf(rendition: api.Rendition): string {
-  const resolution = `${lines(rendition)}p`;
+  const resolution = `${lines(rendition)}p${codecOf(rendition.codecs)}`;
   return rendition.name === 'original' ? `${resolution}, original` : resolution;
+}
+
+/** What tells two of one resolution apart; H.264 goes without saying. */
+function codecOf(codecs: string | null | undefined): string {
+  if (codecs?.startsWith('hvc1')) return ' HEVC';
+  if (codecs?.startsWith('av01')) return ' AV1';
+  return '';
 }
 
 /** What people call the resolution: the shorter side, so that portrait videos are named like others. */

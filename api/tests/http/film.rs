@@ -151,7 +151,11 @@ fn plan() -> Plan {
     Plan {
         rungs: vec![low],
         audio: false,
-        settings: EncodeSettingsPlanned { x264_preset: "veryfast".into(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "veryfast".into(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         boundaries: Boundaries { timescale: 1000, starts: vec![0] },
         chunks: vec![ChunkSpan { start: 0, end: None }],
         expected: Expected {

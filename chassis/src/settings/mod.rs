@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use domain::{DatabasePlace, JobKind, S3Place, StorePlace};
+use domain::{DatabasePlace, JobKind, RungSettings, S3Place, StorePlace, VideoCodec};
 
 use crate::{Failure, Network};
 
@@ -156,7 +156,13 @@ pub struct Media {
 #[derive(Debug, Clone, Default)]
 pub struct Encode {
     pub crf: f64,
+    /// Empty: the built-in ones.
+    pub rungs: RungSettings,
+    /// Besides H.264.
+    pub codecs: Vec<VideoCodec>,
     pub x264_preset: String,
+    pub x265_preset: String,
+    pub svtav1_preset: u32,
     pub gop_s_max: f64,
     pub chunk_s: f64,
 }

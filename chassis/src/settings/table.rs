@@ -94,6 +94,14 @@ fn x264_preset(text: &str) -> Result<(), String> {
     if presets.contains(&text) { Ok(()) } else { Err(format!("one of {}", presets.join(", "))) }
 }
 
+fn svtav1_preset(text: &str) -> Result<(), String> {
+    if text.parse().is_ok_and(|preset: u32| preset <= 13) {
+        Ok(())
+    } else {
+        Err("a whole number from 0 to 13".to_owned())
+    }
+}
+
 /// A JWT's and a timer's times stay far from overflow.
 fn duration_s(text: &str) -> Result<(), String> {
     let seconds = text.replace('_', "").parse::<u64>();
@@ -301,7 +309,21 @@ pub static TABLE: &[Setting] = &[
     setting!("media.pixels_max", media.pixels_max, Some("35389440"), "Largest picture, in pixels (8K is 33,177,600).", check positive),
     setting!("media.streams_max", media.streams_max, Some("16"), "Most streams in one file.", check positive),
     setting!("encode.crf", encode.crf, Some("23"), "Constant rate factor of x264, 0 to 51; smaller is better and larger.", check crf),
+    setting!(
+        "encode.rungs",
+        encode.rungs,
+        None,
+        "Rungs below `original`, best first, as name:shorter side in pixels[:crf[:cap in bit/s]], e.g. [\"high:1080:22:5000000\", \"medium:720\", \"low:360\"]; each for sources at least as large. Names: highest, high, medium, low, lowest. Default: 720 and 360 for sources from 1080 on, 480 and 360 from 720 on, 360 and 240 from 480 on, 240 from 360 on."
+    ),
+    setting!(
+        "encode.codecs",
+        encode.codecs,
+        None,
+        "Codecs in which every rung is made besides H.264: hevc, av1. Players choose; the progressive file stays H.264. They take several times as long to encode."
+    ),
     setting!("encode.x264_preset", encode.x264_preset, Some("veryfast"), "Speed of x264 against size.", check x264_preset),
+    setting!("encode.x265_preset", encode.x265_preset, Some("veryfast"), "Speed of x265 against size, for hevc.", check x264_preset),
+    setting!("encode.svtav1_preset", encode.svtav1_preset, Some("10"), "Speed of SVT-AV1 against size, for av1: 0 is smallest, 13 quickest.", check svtav1_preset),
     setting!("encode.gop_s_max", encode.gop_s_max, Some("2"), "Longest distance of keyframes, in seconds.", check above_zero),
     setting!("encode.chunk_s", encode.chunk_s, Some("10"),
         "Films are encoded in chunks of about this length, in seconds, side by side.", check above_zero),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use domain::JobKind;
+use domain::{JobKind, RungSettings, VideoCodec};
 
 use super::{LogFormat, StoreAddress};
 use crate::Network;
@@ -98,6 +98,29 @@ impl Value for Vec<JobKind> {
     fn write(&self) -> String {
         let words: Vec<_> = self.iter().map(|kind| kind.as_str()).collect();
         if words.len() == JobKind::ALL.len() { "all".to_owned() } else { words.join(",") }
+    }
+}
+
+impl Value for Vec<VideoCodec> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = || "nothing, or a list of `hevc` and `av1`; H.264 is always made".to_owned();
+        let codecs: Vec<VideoCodec> = list(text, |word| word.parse().map_err(|_| allowed()))?;
+        let once = codecs.iter().enumerate().all(|(n, codec)| !codecs[..n].contains(codec));
+        if once && !codecs.contains(&VideoCodec::H264) { Ok(codecs) } else { Err(allowed()) }
+    }
+
+    fn write(&self) -> String {
+        self.iter().map(|codec| codec.as_str()).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for RungSettings {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 

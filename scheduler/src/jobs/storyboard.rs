@@ -1,7 +1,7 @@
 //! Draw the storyboard of a film that is ready.
 
 use domain::task::{Outcome, Task};
-use domain::{AttemptId, ObjectFile, ObjectKey, TrackKind, VideoId};
+use domain::{AttemptId, ObjectFile, ObjectKey, TrackKind, VideoCodec, VideoId};
 
 use super::unexpected;
 use crate::Scheduler;
@@ -37,12 +37,14 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The smallest rung has all that a storyboard needs: it is upright, with a keyframe every two seconds, and quick to
+/// The smallest rung in H.264 has all that a storyboard needs: it is upright, with a keyframe every two seconds, and quick to
 /// fetch and to decode. `None`: the film has no rungs.
 async fn smallest_track(scheduler: &Scheduler, video: VideoId) -> Result<Option<ObjectKey>, RunError> {
     let stored = scheduler.catalog.objects_of(video, "rendition").await?;
     let tracks = stored.into_iter().filter_map(|object| match object.key.file {
-        ObjectFile::Track(name, TrackKind::Video) => Some((name, object.key)),
+        ObjectFile::Track(name, TrackKind::Video) if name.codec() == VideoCodec::H264 => {
+            Some((name, object.key))
+        }
         _ => None,
     });
     Ok(tracks.max_by_key(|(name, _)| *name).map(|(_, key)| key))

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chassis::settings::{ServiceName, Settings};
-use domain::ObjectFile;
-use domain::task::{EncodeSettings, Ingested, MediaLimits, Outcome, Task};
+use domain::task::{EncodeSettings, EncodeSettingsPlanned, Ingested, MediaLimits, Outcome, Task};
+use domain::{LadderSettings, ObjectFile};
 use futures::StreamExt;
 use scheduler::{RunError, Transcoder, run_limits};
 use sql::Film;
@@ -203,9 +203,12 @@ impl Lab {
                 streams_max: media.streams_max,
             },
             settings: EncodeSettings {
-                crf: encode.crf,
-                x264_preset: encode.x264_preset.clone(),
-                gop_s_max: encode.gop_s_max,
+                ladder: LadderSettings { crf: encode.crf, ..Default::default() },
+                planned: EncodeSettingsPlanned {
+                    x264_preset: encode.x264_preset.clone(),
+                    gop_s_max: encode.gop_s_max,
+                    ..Default::default()
+                },
                 chunk_s: Some(encode.chunk_s),
             },
             cover_at_s: None,

@@ -18,6 +18,7 @@ mod moving;
 mod pauses;
 mod pipeline;
 mod readme;
+mod rungs;
 mod sandbox;
 mod separate;
 mod settings;

@@ -20,6 +20,11 @@ fn unknown_and_wrong_settings_are_named() {
     refused(&[("SLUICE_LISTEN", "here")], &["SLUICE_LISTEN", "here"]);
     refused(&[("SLUICE_UPLOAD_BYTES_MAX", "ten")], &["SLUICE_UPLOAD_BYTES_MAX", "ten"]);
     refused(&[("SLUICE_JOB_KINDS", "ingest,dance")], &["SLUICE_JOB_KINDS", "dance", "encode"]);
+    refused(
+        &[("SLUICE_ENCODE_RUNGS", "medium:7")],
+        &["SLUICE_ENCODE_RUNGS", "medium:7", "name:shorter side"],
+    );
+    refused(&[("SLUICE_ENCODE_CODECS", "vvc")], &["SLUICE_ENCODE_CODECS", "vvc", "hevc", "av1"]);
 }
 
 #[test]

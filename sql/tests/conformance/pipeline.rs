@@ -53,23 +53,35 @@ async fn a_source_that_browsers_cannot_play_waits_for_its_rungs(mut world: World
     world.catalog.start_processing(&lease, world.now).await.unwrap();
     let attempt = world.begin(&lease).await;
     let mut parts = IngestParts::new(&mut world, video, attempt, 1);
+    let ladder = domain::LadderSettings {
+        crf: 23.0,
+        rungs: "high:720,lowest:144".parse().unwrap(),
+        codecs: vec![domain::VideoCodec::Av1],
+    };
     parts.plan.rungs = vec![domain::Rung::original(parts.source.size)];
+    parts.plan.rungs.extend(ladder.rungs(parts.source.size));
     world.catalog.plan_encode(&lease, &parts.commit(), world.now).await.unwrap();
     let seen = world.seen(video).await;
-    assert_eq!((seen.state, seen.renditions.len()), (VideoState::Processing, 1));
+    assert_eq!(seen.state, VideoState::Processing);
+    let planned: Vec<_> = seen.renditions.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(planned, ["original", "high", "lowest", "high-av1", "lowest-av1"]);
     assert!(world.catalog.watchable(video, world.now).await.unwrap().is_none());
 
     let lease = world.claim(JobKind::Encode).await;
     world.encode(&lease, 0).await.unwrap();
     let lease = world.claim(JobKind::Assemble).await;
     let attempt = world.begin(&lease).await;
-    let original = [crate::world::rendition(RenditionName::Original, 1280, 720)];
+    let made: Vec<_> = seen
+        .renditions
+        .iter()
+        .map(|r| crate::world::rendition(r.name, r.size.width, r.size.height))
+        .collect();
     let objects = crate::world::objects(video, attempt, &[]);
     let (publication, storyboard_job) = (world.id(), world.id());
     let published = sql::RenditionsPublished {
         attempt,
         publication,
-        renditions: &original,
+        renditions: &made,
         objects: &objects,
         storyboard_job,
     };

@@ -269,7 +269,11 @@ fn plan(size: Size, chunks: usize) -> Plan {
     Plan {
         rungs: if chunks == 0 { Vec::new() } else { ladder(size, 23.0) },
         audio: false,
-        settings: EncodeSettingsPlanned { x264_preset: "veryfast".to_owned(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "veryfast".to_owned(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         boundaries: Boundaries { timescale: 1000, starts: vec![0] },
         chunks: vec![ChunkSpan { start: 0, end: None }; chunks],
         expected: Expected {

@@ -87,6 +87,11 @@ impl World {
     }
 
     pub async fn assemble(&self, film: &mut Film) {
+        self.assemble_with(film, &[]).await;
+    }
+
+    /// With rungs of other names beside `medium` and `low`; answers with their progressive files.
+    pub async fn assemble_with(&self, film: &mut Film, others: &[RenditionName]) -> Vec<Bytes> {
         let now = self.clock.now();
         let lease = self.claim(JobKind::Encode, film.video).await;
         let attempt: AttemptId = self.id();
@@ -99,16 +104,25 @@ impl World {
         let low = as_tracks(RenditionName::Low, 50_000, Size { width: 640, height: 360 });
         (film.medium, film.low) = (medium.progressive, low.progressive);
         let shared = vec![(ObjectFile::SharedAudio, shared_audio())];
-        let all = [medium.objects, low.objects, shared].concat();
+        let others: Vec<_> =
+            others.iter().map(|&name| as_tracks(name, 40_000, Size { width: 640, height: 360 })).collect();
+        let bytes = others.iter().map(|other| other.progressive.clone()).collect();
+        let (mut all, mut renditions) =
+            ([medium.objects, low.objects, shared].concat(), vec![medium.output, low.output]);
+        for other in others {
+            all.extend(other.objects);
+            renditions.push(other.output);
+        }
         let objects = self.put_all(film.video, attempt, all).await;
         let published = RenditionsPublished {
             attempt,
             publication: self.id(),
-            renditions: &[medium.output, low.output],
+            renditions: &renditions,
             objects: &objects,
             storyboard_job: self.id(),
         };
         self.catalog.publish_renditions(&lease, &published, now).await.unwrap();
+        bytes
     }
 
     /// Draws the storyboard of a film that is ready; answers with the attempt that holds it.
@@ -319,7 +333,11 @@ fn plan() -> Plan {
     Plan {
         rungs: ladder(SIZE, 23.0),
         audio: true,
-        settings: EncodeSettingsPlanned { x264_preset: "veryfast".into(), gop_s_max: 2.0 },
+        settings: EncodeSettingsPlanned {
+            x264_preset: "veryfast".into(),
+            gop_s_max: 2.0,
+            ..Default::default()
+        },
         boundaries: Boundaries { timescale: 30_000, starts: vec![0] },
         chunks: vec![ChunkSpan { start: 0, end: None }],
         expected: Expected {

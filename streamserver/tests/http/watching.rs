@@ -199,6 +199,24 @@ async fn renditions_by_name_and_the_nearest_of_a_missing_one() {
 }
 
 #[tokio::test]
+async fn other_codecs_are_served_to_who_asks_for_them_by_name_and_to_nobody_else() {
+    use domain::RenditionName::{LowAv1, MediumHevc};
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let mut film = world.playable(&alice, Visibility::Public).await;
+    let path = |wanted: &str| format!("/stream/videos/{}{wanted}", film.video);
+    let (av1, hevc) = (path("?rendition=low-av1"), path("?rendition=medium-hevc"));
+    let others = ["", "?rendition=low-hevc", "?rendition=high-av1", "?rendition=lowest"].map(path);
+    let bytes = world.assemble_with(&mut film, &[LowAv1, MediumHevc]).await;
+    until(|| async { world.get(&av1).await.bytes().await.unwrap() == bytes[0] }).await;
+    assert!(world.get(&hevc).await.bytes().await.unwrap() == bytes[1]);
+    for (path, expected) in others.iter().zip([&film.original, &film.low, &film.medium, &film.low]) {
+        assert!(world.get(path).await.bytes().await.unwrap() == expected, "{path}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_download_is_named_after_its_title() {
     let world = World::new().await;
     let alice = world.user("alice").await;

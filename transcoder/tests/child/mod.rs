@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use domain::task::{
-    Covers, EncodeSettings, Event, MediaLimits, Outcome, OutputFile, Plan, RenditionOutput, SourceInfo, Task,
+    Covers, EncodeSettings, EncodeSettingsPlanned, Event, MediaLimits, Outcome, OutputFile, Plan,
+    RenditionOutput, SourceInfo, Task,
 };
-use domain::{ObjectFile, RenditionName};
+use domain::{LadderSettings, ObjectFile, RenditionName};
 
 #[derive(Debug)]
 pub enum Verdict {
@@ -61,7 +62,16 @@ pub fn limits() -> MediaLimits {
 
 /// Quick, because what is tested is not x264.
 pub fn settings() -> EncodeSettings {
-    EncodeSettings { crf: 23.0, x264_preset: "ultrafast".to_owned(), gop_s_max: 2.0, chunk_s: None }
+    EncodeSettings {
+        ladder: LadderSettings { crf: 23.0, ..Default::default() },
+        planned: EncodeSettingsPlanned {
+            x264_preset: "ultrafast".to_owned(),
+            x265_preset: "ultrafast".to_owned(),
+            svtav1_preset: 12,
+            gop_s_max: 2.0,
+        },
+        chunk_s: None,
+    }
 }
 
 fn steps(input: &Path, scratch: &Path, settings: EncodeSettings) -> Result<Verdict, Verdict> {
