@@ -121,9 +121,9 @@ fn write_unit_header(data: &mut [u8]) {
     let size_bytes = (1..=4).find(|&n| data.len() < (1 << (7 * n)) + 1 + n).unwrap_or(5);
     let Some(mut follow) = data.len().checked_sub(1 + size_bytes) else { return };
     data[0] = FRAME_UNIT;
-    for n in 1..=size_bytes {
+    for (n, byte) in (1..).zip(&mut data[1..=size_bytes]) {
         let more = if n < size_bytes { 0x80 } else { 0 };
-        data[n] = (follow & 0x7f) as u8 | more;
+        *byte = (follow & 0x7f) as u8 | more;
         follow >>= 7;
     }
 }

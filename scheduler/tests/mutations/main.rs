@@ -44,7 +44,7 @@ async fn damaged_films_end_as_something() {
     let folder = tempfile::tempdir().unwrap();
     let films = films::make(folder.path());
     let lab = Lab::new(folder.path());
-    let goes_all_the_way = |number| number / films.len() as u64 % ENCODED_ONE_IN == 0;
+    let goes_all_the_way = |number: u64| (number / films.len() as u64).is_multiple_of(ENCODED_ONE_IN);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let began = Instant::now();
 

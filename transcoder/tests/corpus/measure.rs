@@ -262,7 +262,7 @@ pub fn likeness(
     let (luma, chroma) =
         ((size.pixels()) as usize, (size.width.div_ceil(2) * size.height.div_ceil(2)) as usize);
     let picture = luma + 2 * chroma;
-    if bytes < picture || expected.len().abs_diff(found.len()) % picture != 0 {
+    if bytes < picture || !expected.len().abs_diff(found.len()).is_multiple_of(picture) {
         return None;
     }
     let mut likeness = Likeness { psnr_db: [0.0; 3], mean: [0.0; 3] };
