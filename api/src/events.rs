@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use chassis::{Caller, Clock, Path, Permit, Problem};
-use domain::{RenditionName, RenditionState, VideoId, VideoState};
+use domain::{RenditionName, RenditionState, Stage, VideoId, VideoState};
 use futures::Stream;
 use http::{HeaderName, HeaderValue};
 use moka::future::Cache;
@@ -50,7 +50,8 @@ impl Watcher {
     }
 }
 
-/// Follow a video: `state`, `progress` and `rendition` events, each with the whole of what it tells. The first events
+/// Follow a video: `state`, `progress` and `rendition` events, each with the whole of what it tells; `progress` comes
+/// with `stage`, `eta_s` and the `progress` of each pending rendition, as the video has them. The first events
 /// say how things stand. The stream ends at a terminal state; it may also end earlier, then connect again.
 #[utoipa::path(get, path = "/api/videos/{vid}/events", tag = "videos", params(("vid" = String, Path)), responses(
     (status = 200, content_type = "text/event-stream", body = String), (status = 400, description = "Not an id"),
@@ -87,7 +88,7 @@ struct Follower {
 #[derive(Default)]
 struct Known {
     state: Option<VideoState>,
-    progress: Option<f64>,
+    progress: Option<(f64, Option<Stage>)>,
     renditions: Vec<(RenditionName, RenditionState)>,
 }
 
@@ -102,6 +103,13 @@ enum News {
     },
     Progress {
         progress: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stage: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        eta_s: Option<f64>,
+        /// Those that are being made.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        renditions: Vec<Pending>,
     },
     Rendition {
         name: &'static str,
@@ -109,7 +117,24 @@ enum News {
     },
 }
 
+/// A rendition on its way.
+#[derive(Debug, PartialEq, Serialize)]
+struct Pending {
+    name: &'static str,
+    progress: f64,
+}
+
 impl News {
+    fn progress(now: &Progress) -> News {
+        let pending = now.renditions.iter().filter(|rendition| rendition.state == RenditionState::Pending);
+        News::Progress {
+            progress: now.progress,
+            stage: now.stage.map(Stage::as_str),
+            eta_s: now.eta_s,
+            renditions: pending.map(|r| Pending { name: r.name.as_str(), progress: r.progress }).collect(),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             News::State { .. } => "state",
@@ -123,15 +148,17 @@ impl Known {
     /// What of `now` is new; then it is known. A state comes last, so that whoever stops there has the rest.
     fn learn(&mut self, now: &Progress) -> Vec<News> {
         let mut news = Vec::new();
-        for &(name, state) in &now.renditions {
+        let renditions: Vec<_> = now.renditions.iter().map(|r| (r.name, r.state)).collect();
+        for &(name, state) in &renditions {
             if !self.renditions.contains(&(name, state)) {
                 news.push(News::Rendition { name: name.as_str(), state: state.as_str() });
             }
         }
-        self.renditions.clone_from(&now.renditions);
-        if self.progress != Some(now.progress) {
-            self.progress = Some(now.progress);
-            news.push(News::Progress { progress: now.progress });
+        self.renditions = renditions;
+        // The time that is left changes all the time; it is told with the rest.
+        if self.progress != Some((now.progress, now.stage)) {
+            self.progress = Some((now.progress, now.stage));
+            news.push(News::progress(now));
         }
         if self.state != Some(now.state) {
             self.state = Some(now.state);
@@ -210,12 +237,25 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use domain::MediaProblem;
+    use domain::{MediaProblem, Size};
 
     use super::*;
 
     fn at(state: VideoState, progress: f64) -> Progress {
-        Progress { state, progress, renditions: Vec::new(), failure: None }
+        Progress { state, progress, stage: None, eta_s: None, renditions: Vec::new(), failure: None }
+    }
+
+    fn low(state: RenditionState, progress: f64) -> sql::Rendition {
+        sql::Rendition {
+            name: RenditionName::Low,
+            state,
+            size: Size { width: 640, height: 360 },
+            progress,
+            size_bytes: None,
+            bitrate_bps: None,
+            codecs: None,
+            engine: None,
+        }
     }
 
     #[test]
@@ -225,12 +265,31 @@ mod tests {
         assert_eq!(names(known.learn(&at(VideoState::Uploaded, 0.0))), ["progress", "state"]);
         assert_eq!(names(known.learn(&at(VideoState::Uploaded, 0.0))), [""; 0]);
         assert_eq!(names(known.learn(&at(VideoState::Processing, 0.5))), ["progress", "state"]);
-        let pending = (RenditionName::Low, RenditionState::Pending);
+        let pending = low(RenditionState::Pending, 0.0);
         let planned = Progress { renditions: vec![pending], ..at(VideoState::Processing, 0.5) };
         assert_eq!(names(known.learn(&planned)), ["rendition"]);
-        let ready = (RenditionName::Low, RenditionState::Ready);
+        let sooner = Progress { eta_s: Some(3.0), ..planned.clone() };
+        assert_eq!(names(known.learn(&sooner)), [""; 0], "the clock alone is no news");
+        let encoding = Progress { stage: Some(Stage::Encoding), ..planned };
+        assert_eq!(names(known.learn(&encoding)), ["progress"]);
+        let ready = low(RenditionState::Ready, 1.0);
         let done = Progress { renditions: vec![ready], ..at(VideoState::Ready, 1.0) };
         assert_eq!(names(known.learn(&done)), ["rendition", "progress", "state"]);
+    }
+
+    #[test]
+    fn progress_tells_the_stage_the_time_left_and_each_rendition() {
+        let json = |now: &Progress| serde_json::to_value(News::progress(now)).unwrap();
+        assert_eq!(json(&at(VideoState::Ready, 1.0)), serde_json::json!({ "progress": 1.0 }));
+        let encoding = Progress {
+            stage: Some(Stage::Encoding),
+            eta_s: Some(12.0),
+            renditions: vec![low(RenditionState::Pending, 0.25)],
+            ..at(VideoState::Playable, 0.5)
+        };
+        let expected = serde_json::json!({ "progress": 0.5, "stage": "encoding", "eta_s": 12.0,
+            "renditions": [{ "name": "low", "progress": 0.25 }] });
+        assert_eq!(json(&encoding), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The shapes that clients see.
 
 use chassis::{Caller, UploadToken};
-use domain::{MediaProblem, RenditionState, VideoState};
+use domain::{MediaProblem, RenditionState, Stage, VideoState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,8 +61,13 @@ pub(crate) struct Video {
     /// `awaiting_upload`, `uploading`, `uploaded`, `processing`, `playable`, `ready`; or the end: `expired`,
     /// `rejected`, `failed`
     state: &'static str,
-    /// Of the processing, 0 to 1.
+    /// Of the processing, 0 to 1, weighed by what each part of it costs. It never falls, and is 1 when the video is
+    /// `ready`.
     progress: f64,
+    /// What is being done for it: `waiting` for its turn, `checking`, `encoding` or `assembling`; null when nothing is.
+    stage: Option<&'static str>,
+    /// Seconds until it is `ready`, learnt from what is done already; null while nobody can tell.
+    eta_s: Option<f64>,
     duration_s: Option<f64>,
     /// As shown, in pixels.
     width: Option<u32>,
@@ -100,12 +105,17 @@ pub(crate) struct Rendition {
     state: &'static str,
     width: u32,
     height: u32,
+    /// 0 to 1. Renditions that are encoded are made all at once, from the same pictures.
+    progress: f64,
     /// This and what follows is there once it is `ready`.
     size_bytes: Option<u64>,
     bitrate_bps: Option<u64>,
     /// RFC 6381
     codecs: Option<String>,
     url: Option<String>,
+    /// For admins: the versions, settings and chunks that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -225,6 +235,8 @@ impl Api {
             visibility: video.visibility.as_str(),
             state: video.state.as_str(),
             progress: video.progress,
+            stage: video.stage.map(Stage::as_str),
+            eta_s: video.eta_s,
             duration_s: video.duration_s,
             width: video.size.map(|size| size.width),
             height: video.size.map(|size| size.height),
@@ -236,7 +248,11 @@ impl Api {
                 .filter(|_| watchable)
                 .map(|_| format!("{}/storyboard.vtt", at.play)),
             thumbhash: video.thumbhash,
-            renditions: video.renditions.into_iter().map(|rendition| at.rendition(rendition)).collect(),
+            renditions: video
+                .renditions
+                .into_iter()
+                .map(|rendition| at.rendition(rendition, caller))
+                .collect(),
             play_url: watchable.then_some(at.play),
             counts: Counts { views: 0, likes: 0, comments: video.comments_count },
             liked: false,
@@ -280,16 +296,18 @@ impl Addresses {
         }
     }
 
-    fn rendition(&self, rendition: sql::Rendition) -> Rendition {
+    fn rendition(&self, rendition: sql::Rendition, caller: &Caller) -> Rendition {
         let ready = rendition.state == RenditionState::Ready;
         Rendition {
             name: rendition.name.as_str(),
             state: rendition.state.as_str(),
             width: rendition.size.width,
             height: rendition.size.height,
+            progress: rendition.progress,
             size_bytes: rendition.size_bytes,
             bitrate_bps: rendition.bitrate_bps,
             codecs: rendition.codecs,
+            engine: rendition.engine.filter(|_| caller.is_admin()),
             url: ready.then(|| format!("{}?rendition={}", self.play, rendition.name)),
         }
     }

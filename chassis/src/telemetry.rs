@@ -13,6 +13,9 @@ const DURATION_BUCKETS_S: [f64; 18] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0,
     1800.0,
 ];
+/// How often real time goes into something: from a slow encode to a copy.
+const RATIO_BUCKETS: [f64; 16] =
+    [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0];
 const FILTER_DEFAULT: &str = "info,sqlx=warn,hyper=warn";
 
 /// Starts logging on standard error: text on a terminal, JSON lines otherwise. `RUST_LOG` chooses what.
@@ -44,6 +47,7 @@ impl Metrics {
     pub fn install(service: ServiceName, version: &'static str) -> Result<Self, BuildError> {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &DURATION_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Suffix("_ratio".to_owned()), &RATIO_BUCKETS)?
             .install_recorder()?;
         metrics::gauge!("sluice_build_info", "version" => version, "service" => service.as_str()).set(1.0);
         Ok(Metrics(Some(handle)))

@@ -28,7 +28,7 @@ pub use ladder::{LadderSettings, Rung, RungSetting, RungSettings, Size, ladder};
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
 pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};
 pub use timestamp::{InvalidTimestamp, Timestamp};
-pub use video::{MediaProblem, RenditionName, RenditionState, VideoCodec, VideoState, Visibility};
+pub use video::{MediaProblem, RenditionName, RenditionState, Stage, VideoCodec, VideoState, Visibility};
 
 /// Widths, in pixels, at which covers are made; a width above the source's own is never made.
 pub const COVER_WIDTHS_PX: [u32; 4] = [120, 240, 480, 720];

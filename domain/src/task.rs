@@ -170,6 +170,9 @@ pub enum Event {
         /// It was refused more memory.
         #[serde(default)]
         out_of_memory: bool,
+        /// What the fault points at, where it is in what was encoded before: trying again with that is in vain.
+        #[serde(default)]
+        unsound: Vec<Part>,
     },
 }
 
@@ -277,6 +280,25 @@ pub struct EncodeSettingsPlanned {
     pub gop_s_max: f64,
 }
 
+/// A part of the encode that is made by a job of its own; as JSON, the payload of that job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// By its number in the plan; all rungs of it.
+    Chunk(u32),
+    /// The audio that the rungs share.
+    Audio,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Part::Chunk(number) => write!(f, "chunk {number}"),
+            Part::Audio => f.write_str("the sound"),
+        }
+    }
+}
+
 /// Instants at which every rendition has a keyframe and starts a fragment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boundaries {
@@ -322,6 +344,6 @@ pub struct RenditionOutput {
     pub codecs: String,
     /// Track files, head and index. A shared audio track is named by each rendition that uses it.
     pub files: Vec<OutputFile>,
-    /// Versions and settings that made it, for a person who wonders later.
+    /// Versions, settings and chunks that made it, for a person who wonders later.
     pub engine: String,
 }

@@ -60,6 +60,19 @@ closed_enum!(
 );
 
 closed_enum!(
+    /// What is being done for a video on its way to `ready`.
+    Stage {
+        /// Nothing runs: it waits for its turn.
+        Waiting = "waiting",
+        /// The file is judged, made playable and planned.
+        Checking = "checking",
+        Encoding = "encoding",
+        /// The chunks are joined, verified and published.
+        Assembling = "assembling",
+    }
+);
+
+closed_enum!(
     /// A rendition of the ladder, best first, those in H.264 before all others. `original`, `medium` and `low` are the
     /// contract's words; the others are there where the settings ask for them.
     RenditionName {

@@ -1,18 +1,21 @@
 //! A transcoder for tests: what it does stands in the source, as words. Speaks the true contract.
 //!
 //! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is, and `ms=50`
-//! makes reading the source take so long; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with
+//! makes reading the source take so long, `bad` and `bad-once=<file>` make chunks that do not pass the check; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with
 //! `-encode` only when encoding.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::task::{
     Boundaries, ChunkSpan, Covers, EncodeSettingsPlanned, Event, Expected, Ingested, Outcome, OutputFile,
-    Plan, RenditionOutput, SandboxReport, SourceInfo, Task,
+    Part, Plan, RenditionOutput, SandboxReport, SourceInfo, Task,
 };
 use domain::{MediaProblem, RenditionName, Rung, Size, ladder};
+
+/// What a bad chunk holds.
+const BAD: &str = "bad";
 
 const SIZE: Size = Size { width: 1280, height: 720 };
 
@@ -25,8 +28,11 @@ fn main() {
     let outcome = match task {
         Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
         Task::EncodeVideo { input, output, plan, chunk, .. } => {
-            words(&input, "-encode");
-            let file = |rung: &Rung| write(&output, &format!("{}.chunk-{chunk:05}.mp4", rung.name));
+            let bad = is_bad(&words(&input, "-encode"));
+            let file = |rung: &Rung| {
+                let file = write(&output, &format!("{}.chunk-{chunk:05}.mp4", rung.name));
+                if bad { write_over(&output, file, BAD) } else { file }
+            };
             Outcome::Encode { files: plan.rungs.iter().map(file).collect() }
         }
         Task::EncodeAudio { output, .. } => {
@@ -35,6 +41,7 @@ fn main() {
         Task::Assemble { chunks, audio, output, plan } => {
             assert!(chunks.iter().flatten().chain(&audio).all(|path| path.exists()), "all chunks are there");
             assert_eq!(chunks.len(), plan.rungs.len());
+            check(&chunks);
             let renditions = plan.rungs.iter().map(|rung| rendition(&output, rung.name, rung.size)).collect();
             Outcome::Assemble { renditions }
         }
@@ -56,7 +63,7 @@ fn words(input: &Path, suffix: &str) -> String {
         std::process::exit(0);
     }
     if asked("fail") {
-        say(&Event::Failed { detail: "bad luck".to_owned(), out_of_memory: false });
+        say(&Event::Failed { detail: "bad luck".to_owned(), out_of_memory: false, unsound: Vec::new() });
         std::process::exit(0);
     }
     if asked("crash") {
@@ -68,6 +75,25 @@ fn words(input: &Path, suffix: &str) -> String {
     }
     std::thread::sleep(Duration::from_millis(number(&words, "ms=").unwrap_or(0)));
     words
+}
+
+/// Whether this chunk comes out wrong: with `bad` always, with `bad-once=<file>` where that file is not there yet.
+fn is_bad(words: &str) -> bool {
+    let once = words.split_whitespace().find_map(|word| word.strip_prefix("bad-once="));
+    let first = once.is_some_and(|marker| std::fs::File::create_new(marker).is_ok());
+    first || words.split_whitespace().any(|word| word == "bad")
+}
+
+/// As the last look at a rendition: what is bad has to be encoded again.
+fn check(chunks: &[Vec<PathBuf>]) {
+    let is_bad = |path: &PathBuf| std::fs::read(path).is_ok_and(|chunk| chunk == BAD.as_bytes());
+    let bad = |number: usize| chunks.iter().any(|rung| is_bad(&rung[number]));
+    let numbers = (0..chunks.first().map_or(0, Vec::len)).filter(|&number| bad(number));
+    let unsound: Vec<Part> = numbers.map(|number| Part::Chunk(number as u32)).collect();
+    if !unsound.is_empty() {
+        say(&Event::Failed { detail: "a chunk is bad".to_owned(), out_of_memory: false, unsound });
+        std::process::exit(0);
+    }
 }
 
 fn number(words: &str, word: &str) -> Option<u64> {
@@ -152,6 +178,11 @@ fn covers(output: &Path) -> Covers {
 fn write(output: &Path, name: &str) -> OutputFile {
     std::fs::write(output.join(name), name).expect("the output folder can be written");
     OutputFile { name: name.to_owned(), bytes: name.len() as u64 }
+}
+
+fn write_over(output: &Path, file: OutputFile, text: &str) -> OutputFile {
+    std::fs::write(output.join(&file.name), text).expect("the output folder can be written");
+    OutputFile { bytes: text.len() as u64, ..file }
 }
 
 fn say(event: &Event) {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 use crate::child_limits;
-use crate::failure::RunError;
+use crate::failure::{RunError, Unsound};
 use crate::run_limits::{Exceeded, OF_A_PROBE, RunLimits};
 
 /// The longest line that is read; a plan of a two-hour film is about 100 KiB.
@@ -190,8 +190,11 @@ impl Running {
                 }
             }
             Some(Event::Rejected { problem, detail }) => Err(RunError::Rejected { problem, detail }),
-            Some(Event::Failed { detail, out_of_memory: true }) => {
+            Some(Event::Failed { detail, out_of_memory: true, .. }) => {
                 Err(Stopped { exceeded: Exceeded::Memory(limits.memory_bytes_max), tail: detail }.into())
+            }
+            Some(Event::Failed { detail, unsound: parts, .. }) if !parts.is_empty() => {
+                Err(RunError::Unsound(Unsound { parts, detail }))
             }
             Some(Event::Failed { detail, .. }) => Err(RunError::failed(detail)),
             Some(Event::Progress { .. }) | None => {

@@ -130,6 +130,7 @@ async fn fill(scheduler: &Scheduler, lanes: &[Lane]) -> Result<(), SqlError> {
             worker: &scheduler.worker,
             lease_ms: scheduler.config.lease_ms(),
             attempts_max: scheduler.config.jobs.attempts_max,
+            left_to_others_ms: scheduler.config.left_to_others_ms(),
             limit: lane.idle.available_permits(),
         };
         if claim.limit == 0 {

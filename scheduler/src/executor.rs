@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use domain::{Timestamp, retry_delay_ms};
-use sql::{FencedError, Lease};
+use sql::{EncodeAnew, FencedError, Lease};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Scheduler;
-use crate::failure::RunError;
+use crate::failure::{RunError, Unsound};
 use crate::jobs;
 use crate::scratch::Scratch;
 use crate::workplace::Run;
@@ -149,6 +149,7 @@ async fn write_ending(
             ("rejected", catalog.reject_video(lease, *problem, detail, now).await)
         }
         Err(RunError::Disturbed(error)) => postpone(scheduler, lease, error, now).await,
+        Err(RunError::Unsound(unsound)) => encode_anew(scheduler, lease, unsound, now).await,
         Err(RunError::Failed(error)) => fail(scheduler, lease, error, now).await,
     }
 }
@@ -169,6 +170,34 @@ async fn postpone(
     // There is no count to go by: wait as before the last attempt.
     let retry_at = retry_at(scheduler, scheduler.config.jobs.attempts_max, now);
     ("postponed", scheduler.catalog.postpone_job(lease, &reason, retry_at, now).await)
+}
+
+/// To join the same chunks again would fail again. Encoding them counts as an attempt of theirs, so this ends.
+async fn encode_anew(
+    scheduler: &Scheduler,
+    lease: &Lease,
+    unsound: &Unsound,
+    now: Timestamp,
+) -> (&'static str, Result<(), FencedError>) {
+    let reason = reason(&anyhow::anyhow!("{unsound}"));
+    let payloads: Vec<_> = unsound.parts.iter().map(|&part| jobs::payload(part)).collect();
+    let (attempts_max, retry_at) =
+        (scheduler.config.jobs.attempts_max, retry_at(scheduler, lease.job.attempt, now));
+    let (catalog, video) = (&scheduler.catalog, lease.job.video);
+    match catalog.encode_anew(lease, &payloads, &reason, attempts_max, retry_at, now).await {
+        Ok(EncodeAnew::Queued) => {
+            tracing::warn!(job.id = %lease.job.id, video.id = %video, error = %reason,
+                parts = payloads.len(), "a rendition failed its check, parts of it are encoded anew");
+            ("unsound", Ok(()))
+        }
+        Ok(EncodeAnew::GivenUp) => {
+            tracing::error!(job.id = %lease.job.id, video.id = %video, error = %reason,
+                "a rendition fails its check however often it is encoded");
+            ("unsound", Ok(()))
+        }
+        Ok(EncodeAnew::NoSuchPart) => fail(scheduler, lease, &anyhow::anyhow!("{unsound}"), now).await,
+        Err(error) => ("unsound", Err(error)),
+    }
 }
 
 async fn fail(

@@ -4,6 +4,7 @@ use std::io;
 
 use chassis::Problem;
 use domain::MediaProblem;
+use domain::task::Part;
 use sql::{FencedError, SqlError};
 use store::StoreError;
 
@@ -27,9 +28,19 @@ pub enum RunError {
     /// What the job needs is disturbed or full: later, and the attempt does not count.
     #[error(transparent)]
     Disturbed(anyhow::Error),
+    /// The fault is in these parts of the encode: they are encoded anew.
+    #[error(transparent)]
+    Unsound(Unsound),
     /// The fault may be the job's: it counts, and too many of them end it.
     #[error(transparent)]
     Failed(anyhow::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unsound {
+    pub parts: Vec<Part>,
+    pub detail: String,
 }
 
 impl RunError {

@@ -8,6 +8,7 @@
 mod child;
 mod child_limits;
 mod dispatcher;
+mod estimate;
 mod executor;
 mod failure;
 mod jobs;

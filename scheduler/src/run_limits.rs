@@ -136,7 +136,7 @@ fn cpu_s(task: &Task, film: Option<&Film>, input_bytes: u64) -> u64 {
 }
 
 /// How long a chunk is, in seconds of film.
-fn chunk_s(plan: &Plan, chunk: u32) -> f64 {
+pub(crate) fn chunk_s(plan: &Plan, chunk: u32) -> f64 {
     let Some(span) = plan.chunks.get(chunk as usize) else { return 0.0 };
     let seconds = |ticks: i64| ticks as f64 / f64::from(plan.boundaries.timescale.max(1));
     let end_s = span.end.map_or(plan.expected.duration_s, seconds);

@@ -76,6 +76,11 @@ impl Config {
         seconds_as_ms(self.jobs.lease_s)
     }
 
+    /// Somebody else who has nothing to do has looked twice by then.
+    pub(crate) fn left_to_others_ms(&self) -> i64 {
+        i64::try_from(self.jobs.poll_ms.saturating_mul(2)).unwrap_or(i64::MAX)
+    }
+
     pub(crate) fn upload_token_ms(&self) -> i64 {
         seconds_as_ms(self.upload_token_s)
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::task::{Outcome, OutputFile, Task};
 use domain::{AttemptId, ObjectFile, ObjectKey};
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scheduler;
+use crate::estimate;
 use crate::failure::RunError;
 use crate::jobs::remove_prefix;
 use crate::run_limits::{self, RunLimits};
@@ -138,15 +139,19 @@ impl Workplace<'_> {
     /// `film`: what is known of the source, for the limits of the run.
     pub async fn transcode(&self, task: Task, film: Option<&Film>) -> Result<Outcome, RunError> {
         let limits = self.limits(&task, film).await?;
-        let output = self.output();
+        let (output, started) = (self.output(), Instant::now());
         let result = self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await;
-        match result {
-            // Not the file's fault, and gone when there is space again.
-            Err(RunError::Failed(error)) if is_full(&output) => {
-                Err(RunError::Disturbed(error.context("the scratch folder is full")))
+        let error = match result {
+            Ok(outcome) => {
+                estimate::show_speed(&task, &outcome, started.elapsed());
+                return Ok(outcome);
             }
-            result => result,
-        }
+            // Not the file's fault, and gone when there is space again.
+            Err(RunError::Failed(error)) if is_full(&output) => error,
+            Err(RunError::Unsound(error)) if is_full(&output) => error.into(),
+            Err(error) => return Err(error),
+        };
+        Err(RunError::Disturbed(error.context("the scratch folder is full")))
     }
 
     async fn limits(&self, task: &Task, film: Option<&Film>) -> Result<RunLimits, RunError> {

@@ -138,7 +138,7 @@ async fn fail(
     let failed = sqlx::query(
         "-- jobs.fail
          UPDATE jobs SET state = CASE WHEN $3 = 1 THEN 'queued' ELSE 'dead' END, run_at = $4, error = $5,
-           token = token + 1, worker = NULL, lease_until = NULL, postponed_since = NULL,
+           token = token + 1, last_worker = worker, worker = NULL, lease_until = NULL, postponed_since = NULL,
            finished_at = CASE WHEN $3 = 1 THEN NULL ELSE $6 END
          WHERE id = $1 AND state = 'running' AND token = $2",
     )

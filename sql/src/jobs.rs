@@ -5,6 +5,8 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use crate::dialect::Lock;
+use crate::progress::refresh_progress;
+use crate::publishing::NewEncode;
 use crate::row::{instant, instant_opt, int, natural, parsed, text};
 use crate::tx::{Tx, commit};
 use crate::video_moves::hold;
@@ -40,6 +42,9 @@ pub struct Claim<'a> {
     pub lease_ms: i64,
     /// A job whose worker was lost this often is dead.
     pub attempts_max: u32,
+    /// What failed on this worker is left to others for so long after it is due, and where others are at work on jobs
+    /// of its kind for the length of a lease.
+    pub left_to_others_ms: i64,
     pub limit: usize,
 }
 
@@ -175,7 +180,7 @@ impl Catalog {
             .await?;
             held(kept.rows_affected())?;
             if progress.is_some() {
-                crate::video_moves::refresh_progress(tx, lease.job.video).await?;
+                refresh_progress(tx, lease.job.video, now).await?;
             }
             Ok(())
         })
@@ -231,8 +236,8 @@ pub(crate) async fn finish(tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result
     hold(tx, lease.job.video).await?;
     let finished = sqlx::query(
         "-- jobs.finish
-         UPDATE jobs SET state = 'done', progress = 1.0, worker = NULL, lease_until = NULL, error = NULL,
-           finished_at = $3
+         UPDATE jobs SET state = 'done', progress = 1.0, last_worker = worker, worker = NULL, lease_until = NULL,
+           error = NULL, finished_at = $3
          WHERE id = $1 AND state = 'running' AND token = $2",
     )
     .bind(lease.job.id.to_string())
@@ -257,7 +262,7 @@ pub(crate) async fn fence(tx: &mut Tx, lease: &Lease) -> Result<(), FencedError>
 }
 
 pub(crate) async fn insert(tx: &mut Tx, new: &NewJob, now: Timestamp) -> Result<(), SqlError> {
-    insert_in_turn(tx, new, new.run_at, now).await
+    insert_in_turn(tx, new, new.run_at, 1.0, now).await
 }
 
 /// Encodes are claimed in the order of `turn_at`, others in that of `run_at`.
@@ -265,12 +270,14 @@ async fn insert_in_turn(
     tx: &mut Tx,
     new: &NewJob,
     turn_at: Timestamp,
+    estimate_s: f64,
     now: Timestamp,
 ) -> Result<(), SqlError> {
     sqlx::query(
         "-- jobs.insert
-         INSERT INTO jobs (id, kind, state, video_id, payload, run_at, turn_at, attempts, token, progress, created_at)
-         VALUES ($1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0.0, $7)",
+         INSERT INTO jobs (id, kind, state, video_id, payload, run_at, turn_at, attempts, token, progress, created_at,
+                           estimate_s)
+         VALUES ($1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0.0, $7, $8)",
     )
     .bind(new.id.to_string())
     .bind(new.kind.as_str())
@@ -279,6 +286,7 @@ async fn insert_in_turn(
     .bind(new.run_at.unix_ms())
     .bind(turn_at.unix_ms())
     .bind(now.unix_ms())
+    .bind(estimate_s)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -288,7 +296,7 @@ async fn insert_in_turn(
 pub(crate) async fn insert_encodes(
     tx: &mut Tx,
     video: VideoId,
-    encodes: &[(JobId, String)],
+    encodes: &[NewEncode],
     now: Timestamp,
 ) -> Result<(), SqlError> {
     let row = sqlx::query(
@@ -300,10 +308,10 @@ pub(crate) async fn insert_encodes(
     .fetch_one(&mut **tx)
     .await?;
     let mut turn_at = instant_opt(&row, "last")?.map_or(now, |last| last.plus_ms(TURN_MS).max(now));
-    for (id, payload) in encodes {
+    for NewEncode { id, payload, estimate_s } in encodes {
         let (kind, payload) = (JobKind::Encode, payload.clone());
         let job = NewJob { id: *id, kind, video, payload, run_at: now };
-        insert_in_turn(tx, &job, turn_at, now).await?;
+        insert_in_turn(tx, &job, turn_at, *estimate_s, now).await?;
         turn_at = turn_at.plus_ms(TURN_MS);
     }
     Ok(())
@@ -406,7 +414,7 @@ async fn requeue_some(
          WITH lost AS MATERIALIZED (
            SELECT id FROM jobs WHERE kind = $1 AND state = 'running' AND lease_until < $2 AND attempts < $3
            ORDER BY lease_until LIMIT $4 {free})
-         UPDATE jobs SET state = 'queued', token = token + 1, worker = NULL, run_at = $2,
+         UPDATE jobs SET state = 'queued', token = token + 1, last_worker = worker, worker = NULL, run_at = $2,
            error = 'its worker was lost'
          WHERE id IN (SELECT id FROM lost)"
     )))
@@ -439,6 +447,9 @@ async fn claim_kind(
         "-- jobs.claim
          WITH due AS MATERIALIZED (
            SELECT id FROM jobs WHERE kind = $1 AND state = 'queued' AND {due}
+             AND (last_worker IS NULL OR last_worker <> $3 OR run_at <= $7 OR (run_at <= $6 AND NOT EXISTS (
+               SELECT 1 FROM jobs o WHERE o.kind = $1 AND o.state = 'running' AND o.lease_until >= $2
+                 AND o.worker <> $3)))
            ORDER BY {order}, id LIMIT $5 {free})
          UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
            lease_until = $4, started_at = $2, progress = 0.0
@@ -450,6 +461,8 @@ async fn claim_kind(
     .bind(claim.worker)
     .bind(lease_until.unix_ms())
     .bind(limit as i64)
+    .bind(now.plus_ms(-claim.left_to_others_ms).unix_ms())
+    .bind(now.plus_ms(-claim.left_to_others_ms.max(claim.lease_ms)).unix_ms())
     .fetch_all(&mut **tx)
     .await?;
     let mut leases = rows.iter().map(|row| lease(row, lease_until)).collect::<Result<Vec<_>, _>>()?;

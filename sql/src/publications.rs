@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use crate::objects::STORYBOARD_ATTEMPT;
-use crate::row::{float, instant, natural, natural_opt, parsed, parsed_opt, text};
+use crate::row::{float, instant, instant_opt, natural, natural_opt, parsed, parsed_opt, text};
 use crate::{Catalog, SqlError};
 
 /// A video that can be watched now, by whom `visibility` allows.
@@ -27,6 +27,13 @@ pub struct Watchable {
     pub storyboard_attempt: Option<AttemptId>,
     /// A scheduled deletion: from then on it is gone, whatever a cache says.
     pub gone_at: Option<Timestamp>,
+}
+
+/// From when to when a video was on its way to whoever watches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Playable {
+    pub uploaded_at: Timestamp,
+    pub published_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +75,19 @@ impl Catalog {
         .fetch_optional(&self.readers)
         .await?;
         row.as_ref().map(watchable).transpose()
+    }
+
+    /// `None`: it cannot be watched yet.
+    pub async fn playable(&self, video: VideoId) -> Result<Option<Playable>, SqlError> {
+        let row = sqlx::query(
+            "-- publications.playable\nSELECT uploaded_at, published_at FROM videos WHERE id = $1",
+        )
+        .bind(video.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let times = instant_opt(&row, "uploaded_at")?.zip(instant_opt(&row, "published_at")?);
+        Ok(times.map(|(uploaded_at, published_at)| Playable { uploaded_at, published_at }))
     }
 
     /// Also one that is not live any more, until its video is purged.
@@ -112,7 +132,7 @@ fn watchable(row: &AnyRow) -> Result<Watchable, SqlError> {
         cover_attempt: parsed_opt(row, "cover_attempt")?,
         cover_width_max: natural_opt(row, "cover_width_max")?,
         storyboard_attempt: parsed_opt(row, "storyboard_attempt")?,
-        gone_at: crate::row::instant_opt(row, "gone_at")?,
+        gone_at: instant_opt(row, "gone_at")?,
     })
 }
 

@@ -7,9 +7,10 @@ use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, Video
 use crate::attempts::was_committed;
 use crate::jobs::{NewJob, fence, finish};
 use crate::objects::NewObject;
+use crate::progress::refresh_progress;
 use crate::row::{bigint, natural, parsed_opt, storable};
 use crate::tx::{Tx, commit};
-use crate::video_moves::{advance, refresh_progress, state};
+use crate::video_moves::{advance, state};
 use crate::{Catalog, FencedError, Lease, SqlError, objects};
 
 /// What every `ingest` found out.
@@ -21,8 +22,17 @@ pub struct IngestCommit<'a> {
     pub plan: &'a Plan,
     /// All that the attempt wrote.
     pub objects: &'a [NewObject],
-    /// With their payloads; none when there is nothing to encode.
-    pub encode_jobs: &'a [(JobId, String)],
+    /// None when there is nothing to encode.
+    pub encode_jobs: &'a [NewEncode],
+}
+
+/// An `encode` job to be queued.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEncode {
+    pub id: JobId,
+    pub payload: String,
+    /// How long it is likely to take: what its progress is weighed by.
+    pub estimate_s: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -110,7 +120,7 @@ impl Catalog {
                 return Ok(());
             }
             let video = lease.job.video;
-            refresh_progress(tx, video).await?;
+            refresh_progress(tx, video, now).await?;
             if everything_is_encoded(tx, video).await? {
                 let assemble = NewJob {
                     id: assemble_job,
@@ -221,7 +231,7 @@ async fn note_ingest(
     }
     note_rungs(tx, video, ingest.plan).await?;
     crate::jobs::insert_encodes(tx, video, ingest.encode_jobs, now).await?;
-    refresh_progress(tx, video).await
+    refresh_progress(tx, video, now).await
 }
 
 /// From here on the film is as good as it gets, and there is time for its storyboard.
@@ -386,7 +396,7 @@ async fn insert_rendition(
     .bind(bigint(rendition.size_bytes))
     .bind(bigint(rendition.bitrate_bps))
     .bind(storable(&rendition.codecs))
-    .bind(&*rendition.engine)
+    .bind(storable(&rendition.engine))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -85,20 +85,3 @@ pub(crate) async fn note_failure(
         .await?;
     Ok(())
 }
-
-/// Raises the progress shown; it never falls.
-pub(crate) async fn refresh_progress(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
-    sqlx::query(
-        "-- videos.refresh_progress
-         UPDATE videos SET progress = p.progress FROM (
-           SELECT 0.1 * coalesce(avg(CASE WHEN kind = 'ingest' THEN progress END), 0.0)
-                + 0.8 * coalesce(avg(CASE WHEN kind = 'encode' THEN progress END), 0.0)
-                + 0.1 * coalesce(avg(CASE WHEN kind = 'assemble' THEN progress END), 0.0) AS progress
-           FROM jobs WHERE video_id = $1 AND kind IN ('ingest', 'encode', 'assemble') AND state <> 'cancelled') p
-         WHERE id = $1 AND videos.progress < p.progress AND p.progress <= 1.0",
-    )
-    .bind(video.to_string())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use domain::task::Plan;
 use domain::{
-    AttemptId, MediaProblem, PublicationId, RenditionName, RenditionState, Size, Timestamp, UserId, Username,
-    VideoId, VideoState, Visibility,
+    AttemptId, MediaProblem, PublicationId, RenditionName, RenditionState, Size, Stage, Timestamp, UserId,
+    Username, VideoId, VideoState, Visibility,
 };
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use crate::objects::STORYBOARD_ATTEMPT;
 use crate::pool::Pool;
+use crate::progress::work_on;
 use crate::row::{
     float, float_opt, instant, instant_opt, json, natural, natural_opt, parsed, parsed_opt, placeholders,
     text, text_opt,
@@ -29,6 +30,10 @@ pub struct Video {
     pub state: VideoState,
     /// 0 to 1.
     pub progress: f64,
+    /// What is being done for it, while something is.
+    pub stage: Option<Stage>,
+    /// Until it is ready, where that can be told.
+    pub eta_s: Option<f64>,
     /// As shown.
     pub size: Option<Size>,
     pub frame_rate: Option<f64>,
@@ -73,10 +78,14 @@ pub struct Rendition {
     pub name: RenditionName,
     pub state: RenditionState,
     pub size: Size,
+    /// 0 to 1.
+    pub progress: f64,
     /// The rest is known once it is ready.
     pub size_bytes: Option<u64>,
     pub bitrate_bps: Option<u64>,
     pub codecs: Option<String>,
+    /// What made it, for an operator.
+    pub engine: Option<String>,
 }
 
 /// The row that is looked at while events are streamed.
@@ -84,7 +93,9 @@ pub struct Rendition {
 pub struct Progress {
     pub state: VideoState,
     pub progress: f64,
-    pub renditions: Vec<(RenditionName, RenditionState)>,
+    pub stage: Option<Stage>,
+    pub eta_s: Option<f64>,
+    pub renditions: Vec<Rendition>,
     pub failure: Option<Failure>,
 }
 
@@ -127,6 +138,7 @@ impl Catalog {
         let Some(row) = row else { return Ok(None) };
         let mut videos = [video(&row)?];
         add_renditions(&self.readers, &mut videos).await?;
+        add_work(&self.readers, &mut videos, now).await?;
         let [video] = videos;
         Ok(Some(video))
     }
@@ -183,6 +195,7 @@ impl Catalog {
         .await?;
         let mut videos = rows.iter().map(video).collect::<Result<Vec<_>, _>>()?;
         add_renditions(&self.lagging_readers, &mut videos).await?;
+        add_work(&self.lagging_readers, &mut videos, now).await?;
         Ok(videos)
     }
 
@@ -217,7 +230,9 @@ impl Catalog {
         Ok(self.video(id, now).await?.map(|video| Progress {
             state: video.state,
             progress: video.progress,
-            renditions: video.renditions.iter().map(|r| (r.name, r.state)).collect(),
+            stage: video.stage,
+            eta_s: video.eta_s,
+            renditions: video.renditions,
             failure: video.failure,
         }))
     }
@@ -248,11 +263,11 @@ async fn add_renditions(readers: &Pool, videos: &mut [Video]) -> Result<(), SqlE
     let ids = placeholders(1, videos.len());
     let statement = AssertSqlSafe(format!(
         "-- videos.renditions
-         SELECT v.id AS video_id, r.name, 'ready' AS state, r.width, r.height,
-                r.size_bytes, r.bitrate_bps, r.codecs
+         SELECT v.id AS video_id, r.name, 'ready' AS state, r.width, r.height, CAST(1.0 AS DOUBLE PRECISION) AS progress,
+                r.size_bytes, r.bitrate_bps, r.codecs, r.engine
          FROM videos v JOIN renditions r ON r.publication_id = v.publication_id WHERE v.id IN ({ids})
          UNION ALL
-         SELECT v.id AS video_id, g.name, 'pending' AS state, g.width, g.height, NULL, NULL, NULL
+         SELECT v.id AS video_id, g.name, 'pending' AS state, g.width, g.height, g.progress, NULL, NULL, NULL, NULL
          FROM videos v JOIN rungs g ON g.video_id = v.id
          WHERE v.id IN ({ids}) AND NOT EXISTS (SELECT 1 FROM renditions r
            WHERE r.publication_id = v.publication_id AND r.name = g.name)"
@@ -272,6 +287,19 @@ async fn add_renditions(readers: &Pool, videos: &mut [Video]) -> Result<(), SqlE
     Ok(())
 }
 
+/// Only what is under way has work to tell of.
+async fn add_work(readers: &Pool, videos: &mut [Video], now: Timestamp) -> Result<(), SqlError> {
+    use VideoState::{Playable, Processing, Uploaded};
+    let moving = videos.iter().filter(|video| matches!(video.state, Uploaded | Processing | Playable));
+    let moving: Vec<VideoId> = moving.map(|video| video.id).collect();
+    let work = work_on(readers, &moving, now).await?;
+    for video in videos {
+        let Some(work) = work.get(&video.id) else { continue };
+        (video.stage, video.eta_s) = (work.stage(), work.eta_s());
+    }
+    Ok(())
+}
+
 fn video(row: &AnyRow) -> Result<Video, SqlError> {
     Ok(Video {
         id: parsed(row, "id")?,
@@ -282,6 +310,8 @@ fn video(row: &AnyRow) -> Result<Video, SqlError> {
         visibility: parsed(row, "visibility")?,
         state: parsed(row, "state")?,
         progress: float(row, "progress")?,
+        stage: None,
+        eta_s: None,
         size: size(row)?,
         frame_rate: float_opt(row, "frame_rate")?,
         duration_s: float_opt(row, "duration_s")?,
@@ -328,8 +358,10 @@ fn rendition(row: &AnyRow) -> Result<Rendition, SqlError> {
         name: parsed(row, "name")?,
         state: parsed(row, "state")?,
         size: Size { width: natural(row, "width")?, height: natural(row, "height")? },
+        progress: float(row, "progress")?,
         size_bytes: natural_opt(row, "size_bytes")?,
         bitrate_bps: natural_opt(row, "bitrate_bps")?,
         codecs: text_opt(row, "codecs")?,
+        engine: text_opt(row, "engine")?,
     })
 }

@@ -1,23 +1,24 @@
 //! Joins the encoded chunks of each rung by stream copy, puts the shared sound beside them, packages and
 //! verifies.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use domain::task::{Expected, Plan, RenditionOutput};
-use domain::{ObjectFile, Rung, TrackKind, VideoCodec};
+use domain::task::{Expected, Part, Plan, RenditionOutput};
+use domain::{ObjectFile, Rung, TrackKind};
 use ffmpeg_next::codec::Parameters;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::packet::Packet;
 use ffmpeg_next::{Rational, format};
 
-use crate::chunk_file::ChunkNote;
-use crate::error::TaskError;
+use crate::chunk_file::{self, ChunkNote};
+use crate::error::{TaskError, Unsound};
 use crate::progress::Progress;
 use crate::rendition::{self, RenditionParts};
 use crate::track::{Cuts, TrackSpec, TrackWriter, starts_in};
-use crate::verify::{self, Pictures};
-use crate::{encoder, ffi_mux, film_clock, timing};
+use crate::verify::{self, Pictures, Spot};
+use crate::{engine, ffi_mux, film_clock, timing};
 
 /// Fractions of the work on one rung at which its chunks are joined and its files are written.
 const JOINED: f64 = 0.6;
@@ -32,9 +33,8 @@ pub fn assemble(
     progress: &Progress,
 ) -> Result<Vec<RenditionOutput>, TaskError> {
     check_inputs(chunks, audio, plan)?;
-    if let Some(audio) = audio {
-        package_audio(audio, output, plan).context("package the shared sound")?;
-    }
+    let sound_by = audio.map(|audio| package_audio(audio, output, plan)).transpose();
+    let sound_by = sound_by.context("package the shared sound").context(Unsound(vec![Part::Audio]))?;
     let mut renditions = Vec::with_capacity(plan.rungs.len());
     for (number, (rung, chunks)) in plan.rungs.iter().zip(chunks).enumerate() {
         let share = 1.0 / plan.rungs.len() as f64;
@@ -44,9 +44,11 @@ pub fn assemble(
         report(PACKAGED);
         let video = ObjectFile::Track(rung.name, TrackKind::Video);
         let sound = audio.is_some().then_some(ObjectFile::SharedAudio);
-        let rendition = rendition::package(&parts(rung, plan), video, sound, output)?;
+        let made_by = engine::of_rung(rung, plan, &joined.engines, sound_by.as_deref());
+        let rendition = rendition::package(&parts(rung, made_by), video, sound, output)?;
         let expected = Expected { frames: Some(joined.frames), ..plan.expected.clone() };
-        verify::rendition(&rendition, &plan.boundaries, &expected, Pictures::Encoded)?;
+        verify::rendition(&rendition, &plan.boundaries, &expected, Pictures::Encoded)
+            .map_err(|error| blame(error, plan))?;
         renditions.push(rendition);
     }
     verify::aligned(&renditions)?;
@@ -65,25 +67,29 @@ fn check_inputs(chunks: &[Vec<PathBuf>], audio: Option<&Path>, plan: &Plan) -> a
     Ok(())
 }
 
-fn parts(rung: &Rung, plan: &Plan) -> RenditionParts {
-    let settings = &plan.settings;
-    let preset = match rung.name.codec() {
-        VideoCodec::H264 => settings.x264_preset.clone(),
-        VideoCodec::Hevc => settings.x265_preset.clone(),
-        VideoCodec::Av1 => settings.svtav1_preset.to_string(),
+/// Names the parts of the encode that a failed check points at.
+fn blame(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
+    let last = plan.chunks.len().saturating_sub(1) as u32;
+    let parts = match error.downcast_ref() {
+        Some(Spot::Fragment(number)) => {
+            let start = plan.boundaries.starts.get(*number);
+            vec![start.map_or(Part::Chunk(last), |&start| chunk_at(plan, start))]
+        }
+        Some(Spot::End) => [Part::Chunk(last)].into_iter().chain(plan.audio.then_some(Part::Audio)).collect(),
+        Some(Spot::Sound) => vec![Part::Audio],
+        // Made by the packaging, which can be repeated.
+        None => return error,
     };
-    RenditionParts {
-        name: rung.name,
-        size: rung.size,
-        made_by: format!(
-            "{} {preset} crf {} at most {} bit/s, a keyframe every {} s, {} chunks",
-            encoder::encoder_name(rung.name.codec()),
-            rung.crf,
-            rung.bitrate_bps_max,
-            settings.gop_s_max,
-            plan.chunks.len()
-        ),
-    }
+    error.context(Unsound(parts))
+}
+
+fn chunk_at(plan: &Plan, ticks: i64) -> Part {
+    let later = plan.chunks.iter().take_while(|span| span.start <= ticks).count();
+    Part::Chunk(later.saturating_sub(1) as u32)
+}
+
+fn parts(rung: &Rung, made_by: String) -> RenditionParts {
+    RenditionParts { name: rung.name, size: rung.size, made_by }
 }
 
 /// What the chunks of one rung say together.
@@ -94,6 +100,16 @@ struct Joined {
     frames: u64,
     /// Where the last frame ends, in film ticks.
     end: i64,
+    /// What made each chunk.
+    engines: Vec<String>,
+}
+
+/// What one chunk holds and says.
+struct Chunk {
+    parameters: Parameters,
+    pts: Vec<i64>,
+    note: ChunkNote,
+    engine: String,
 }
 
 /// Joins the chunks of one rung. Their pictures keep their presentation times; decoding times are made anew
@@ -127,47 +143,89 @@ fn join(
             writer.write(packet, starts_fragment)?;
         }
     }
-    let missed = cuts.missed().map(|ticks| ticks as f64 / f64::from(timescale));
-    ensure!(missed.is_none(), "no keyframe at {missed:?} s, where a fragment starts");
+    if let Some(ticks) = cuts.missed() {
+        let missed_s = ticks as f64 / f64::from(timescale);
+        let error = anyhow::anyhow!("no keyframe at {missed_s} s, where a fragment starts");
+        return Err(error.context(Unsound(vec![chunk_at(plan, ticks)])));
+    }
     let last_shown = joined.pts.iter().max().context("no pictures")?;
     writer.finish(joined.end - last_shown)?;
     Ok(joined)
 }
 
 /// Reads the times of all pictures, and holds the count against what encoding said of each chunk.
-fn read_chunks(chunks: &[PathBuf], plan: &Plan) -> anyhow::Result<Joined> {
-    let mut pts = Vec::new();
-    let mut parameters: Option<Parameters> = None;
-    let mut noted = ChunkNote::default();
-    for chunk in chunks {
-        let mut input = open(chunk)?;
-        let note = ChunkNote::read(&input).with_context(|| format!("no note in {}", chunk.display()))?;
-        let own = input.stream(0).context("a chunk without a stream")?.parameters();
-        if let Some(first) = &parameters {
-            let same = ffi_mux::extradata(first) == ffi_mux::extradata(&own);
-            ensure!(same, "{} was encoded otherwise than the first chunk", chunk.display());
-        }
-        parameters.get_or_insert(own);
-        for packet in packets(&mut input, plan.boundaries.timescale) {
-            pts.push(packet?.pts().context("a picture without a presentation time")?);
-        }
-        noted.frames += note.frames;
-        noted.damaged += note.damaged;
-        noted.end = note.end;
+fn read_chunks(paths: &[PathBuf], plan: &Plan) -> anyhow::Result<Joined> {
+    let mut chunks = Vec::with_capacity(paths.len());
+    for (number, path) in (0..).zip(paths) {
+        let chunk = read_chunk(path, plan.boundaries.timescale);
+        chunks.push(chunk.with_context(|| Unsound(vec![Part::Chunk(number)]))?);
     }
-    let found = pts.len() as u64;
-    ensure!(found == noted.frames, "{found} frames in the chunks, {} were encoded", noted.frames);
+    one_header(&chunks)?;
+    let found: u64 = chunks.iter().map(|chunk| chunk.pts.len() as u64).sum();
     if let Some(expected) = plan.expected.frames {
         let missing = expected.abs_diff(found);
-        let damaged = noted.damaged;
-        ensure!(missing <= damaged, "{found} frames, expected {expected}, of which {damaged} were damaged");
+        let damaged: u64 = chunks.iter().map(|chunk| chunk.note.damaged).sum();
+        // Each chunk keeps its word, so it may be any of them.
+        ensure_sound(missing <= damaged, (0..chunks.len()).collect(), || {
+            format!("{found} frames, expected {expected}, of which {damaged} were damaged")
+        })?;
     }
-    Ok(Joined { parameters: parameters.context("no chunks")?, pts, frames: found, end: noted.end })
+    let (first, last) = (chunks.first().context("no chunks")?, chunks.last().context("no chunks")?);
+    Ok(Joined {
+        parameters: first.parameters.clone(),
+        end: last.note.end,
+        frames: found,
+        engines: chunks.iter().map(|chunk| chunk.engine.clone()).collect(),
+        pts: chunks.into_iter().flat_map(|chunk| chunk.pts).collect(),
+    })
 }
 
-/// Cuts the encoded sound into fragments beside those of the pictures.
-fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<()> {
+fn read_chunk(path: &Path, timescale: u32) -> anyhow::Result<Chunk> {
+    let mut input = open(path)?;
+    let note = ChunkNote::read(&input).with_context(|| format!("no note in {}", path.display()))?;
+    let engine = chunk_file::engine(&input).unwrap_or_else(|| "an engine that did not say".to_owned());
+    let parameters = input.stream(0).context("a chunk without a stream")?.parameters();
+    let mut pts = Vec::new();
+    for packet in packets(&mut input, timescale) {
+        pts.push(packet?.pts().context("a picture without a presentation time")?);
+    }
+    let found = pts.len() as u64;
+    ensure!(found == note.frames, "{found} frames in the chunk, {} were encoded", note.frames);
+    Ok(Chunk { parameters, pts, note, engine })
+}
+
+/// All chunks of a track are decoded by one header. Those with another than most were made by another encoder, or
+/// damaged.
+fn one_header(chunks: &[Chunk]) -> anyhow::Result<()> {
+    let header = |chunk: &Chunk| ffi_mux::extradata(&chunk.parameters).to_vec();
+    let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
+    for chunk in chunks {
+        *counts.entry(header(chunk)).or_default() += 1;
+    }
+    let most = counts.values().max().copied().unwrap_or(0);
+    let Some(usual) = chunks.iter().find(|chunk| counts[&header(chunk)] == most) else { return Ok(()) };
+    let odd = (0..chunks.len()).filter(|&number| header(&chunks[number]) != header(usual));
+    let odd: Vec<usize> = odd.collect();
+    let Some(&first) = odd.first() else { return Ok(()) };
+    ensure_sound(false, odd, || {
+        let (engine, usually) = (&chunks[first].engine, &usual.engine);
+        format!("it was encoded otherwise than most chunks: by {engine}, they by {usually}")
+    })
+}
+
+/// `chunks`: what is at fault if this does not hold.
+fn ensure_sound(holds: bool, chunks: Vec<usize>, otherwise: impl Fn() -> String) -> anyhow::Result<()> {
+    if holds {
+        return Ok(());
+    }
+    let parts = chunks.into_iter().map(|number| Part::Chunk(number as u32)).collect();
+    Err(anyhow::anyhow!(otherwise()).context(Unsound(parts)))
+}
+
+/// Cuts the encoded sound into fragments beside those of the pictures; answers with what made it.
+fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<String> {
     let mut input = open(audio)?;
+    let made_by = chunk_file::engine(&input).unwrap_or_default();
     let parameters = input.stream(0).context("a sound file without a stream")?.parameters();
     let timescale = ffi_mux::sample_rate(&parameters);
     ensure!(timescale > 0, "sound without a sample rate");
@@ -190,7 +248,8 @@ fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<()>
         let starts_fragment = cuts.at_nearest(pts, duration);
         writer.write(packet, starts_fragment)?;
     }
-    track.context("no sound in the sound file")?.0.finish(duration)
+    track.context("no sound in the sound file")?.0.finish(duration)?;
+    Ok(made_by)
 }
 
 fn open(path: &Path) -> anyhow::Result<Input> {

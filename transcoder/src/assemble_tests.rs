@@ -5,6 +5,8 @@ use super::*;
 use crate::test_clips::{complaints, make, materialise, numbers, picture_digests, probe};
 
 const TIMESCALE: u32 = 12_800;
+/// What the chunks say of themselves.
+const MACHINE: &str = "engine-A";
 const TIMES: &str = "-movie_timescale 12800 -video_track_timescale 12800";
 
 /// Three chunks of 2 s in two rungs, and sound.
@@ -40,6 +42,15 @@ impl Chunked {
         result.map_err(|error| error.to_string())
     }
 
+    /// What has to be encoded again.
+    fn unsound(&self) -> Vec<Part> {
+        let (output, silent) = (self.folder.path(), Progress::silent());
+        match assemble(&self.chunks, Some(&self.audio), output, &self.plan, &silent) {
+            Err(TaskError::Failed(error)) => crate::error::unsound(&error),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn index(&self, name: RenditionName) -> RenditionIndex {
         let json = std::fs::read(self.folder.path().join(ObjectFile::Index(name).to_string())).unwrap();
         serde_json::from_slice(&json).unwrap()
@@ -54,7 +65,7 @@ pub fn good_rendition() -> (tempfile::TempDir, rendition::Rendition, Plan) {
         let rung = &chunked.plan.rungs[0];
         let video = ObjectFile::Track(rung.name, TrackKind::Video);
         rendition::package(
-            &parts(rung, &chunked.plan),
+            &parts(rung, String::new()),
             video,
             Some(ObjectFile::SharedAudio),
             chunked.folder.path(),
@@ -68,7 +79,7 @@ fn chunk(folder: &Path, rung: &Rung, number: u32, options: &str) -> PathBuf {
     let Size { width, height } = rung.size;
     let (start, end) = (number * 2, number * 2 + 2);
     let ticks = i64::from(end) * i64::from(TIMESCALE);
-    let note = format!("{{\"frames\":50,\"damaged\":0,\"end\":{ticks}}}");
+    let note = format!("{{\"frames\":50,\"damaged\":0,\"end\":{ticks},\"engine\":\"{MACHINE}\"}}");
     let line = format!(
         "-f lavfi -i testsrc2=size={width}x{height}:rate=25:duration=6 -vf trim=start={start}:end={end} \
          -fps_mode passthrough -copyts -c:v libx264 -preset ultrafast -g 50 -sc_threshold 0 {options} {TIMES} -metadata comment={note}"
@@ -125,7 +136,9 @@ fn chunks_become_renditions_without_a_lost_or_doubled_frame() {
         let counts: Vec<usize> = frames_by_fragment(&chunked, rendition.name);
         assert_eq!(counts, [50, 50, 50], "closed groups at the asked places");
         assert!(rendition.files.iter().any(|file| file.name == "shared.audio.mp4"));
-        assert!(rendition.engine.contains("crf 30"), "{}", rendition.engine);
+        for words in ["sluice-transcoder", "libavformat", "crf 30", "; 3 chunks (plan "] {
+            assert!(rendition.engine.contains(words), "{}", rendition.engine);
+        }
     }
 }
 
@@ -161,6 +174,54 @@ fn what_does_not_match_the_plan_is_refused_with_the_figures() {
         let error = changed.assemble().unwrap_err();
         assert!(error.contains(complaint), "case {number}: {error}");
     }
+}
+
+#[test]
+fn a_fault_of_a_chunk_names_the_chunk() {
+    let good = Chunked::new();
+    let broken = good.folder.path().join("broken.mp4");
+    std::fs::write(&broken, "no film").unwrap();
+    let cut = good.folder.path().join("cut.mp4");
+    let whole = std::fs::read(&good.chunks[0][1]).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    use Part::{Audio, Chunk};
+    type Change<'a> = &'a dyn Fn(&mut Chunked);
+    let cases: [(Change<'_>, &[Part]); 9] = [
+        (&|c| c.chunks[0][1] = broken.clone(), &[Chunk(1)]),
+        (&|c| c.chunks[1][2] = cut.clone(), &[Chunk(2)]),
+        (&|c| c.chunks[0][0] = c.chunks[1][0].clone(), &[Chunk(0)]),
+        (&|c| c.chunks[0][1] = c.chunks[0][0].clone(), &[Chunk(1)]),
+        (&|c| c.plan.expected.frames = Some(151), &[Chunk(0), Chunk(1), Chunk(2)]),
+        (&|c| c.plan.expected.duration_s = 6.1, &[Chunk(2), Audio]),
+        (&|c| c.plan.expected.audio_offset_s = Some(0.05), &[Audio]),
+        (&|c| c.audio = broken.clone(), &[Audio]),
+        (&|c| c.plan.audio = false, &[]),
+    ];
+    for (number, (change, parts)) in cases.into_iter().enumerate() {
+        let mut changed = Chunked {
+            folder: tempfile::tempdir().unwrap(),
+            chunks: good.chunks.clone(),
+            audio: good.audio.clone(),
+            plan: good.plan.clone(),
+        };
+        change(&mut changed);
+        assert_eq!(changed.unsound(), parts, "case {number}");
+    }
+}
+
+#[test]
+fn the_fingerprint_tells_which_chunks_another_machine_made() {
+    let mut chunked = Chunked::new();
+    let other = chunked.folder.path().join("other.mp4");
+    let made = std::fs::read(&chunked.chunks[0][1]).unwrap();
+    let at = made.windows(MACHINE.len()).position(|window| window == MACHINE.as_bytes()).unwrap();
+    let signed = [&made[..at], b"engine-B", &made[at + MACHINE.len()..]].concat();
+    std::fs::write(&other, signed).unwrap();
+    chunked.chunks[0][1] = other;
+    let renditions = chunked.assemble().unwrap();
+    let engine = &renditions[0].engine;
+    assert!(engine.contains("encoded by engine-A [0,2] and engine-B [1]"), "{engine}");
+    assert!(renditions[1].engine.ends_with("encoded by engine-A"), "{}", renditions[1].engine);
 }
 
 #[test]

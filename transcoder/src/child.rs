@@ -8,7 +8,7 @@ use anyhow::Context;
 use domain::task::{Event, Outcome, Task};
 
 use crate::progress::Progress;
-use crate::{TaskError, ffi, pulse, run, sandbox};
+use crate::{TaskError, error, ffi, pulse, run, sandbox};
 
 /// A plan of a two-hour film with a keyframe a second is far below.
 const TASK_BYTES_MAX: u64 = 16 << 20;
@@ -45,8 +45,8 @@ pub fn run_child(confinement: Confinement) -> ExitCode {
         Ok(outcome) => Event::Done { outcome },
         Err(TaskError::Rejected { problem, detail }) => Event::Rejected { problem, detail },
         Err(TaskError::Failed(error)) => {
-            let out_of_memory = crate::error::is_out_of_memory(&error);
-            Event::Failed { detail: format!("{error:#}"), out_of_memory }
+            let (out_of_memory, unsound) = (error::is_out_of_memory(&error), error::unsound(&error));
+            Event::Failed { detail: format!("{error:#}"), out_of_memory, unsound }
         }
     };
     match write(&lines, &event) {

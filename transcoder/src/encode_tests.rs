@@ -131,6 +131,8 @@ fn chunks_hold_each_frame_once_at_its_time_with_keyframes_where_they_are_due() {
             assert_eq!(rung.keys, keys);
             assert!(rung.notes.iter().all(|note| note.damaged == 0));
             assert_eq!(rung.notes.last().unwrap().end, scene.facts.video.end());
+            let engine = crate::chunk_file::engine(&open(&rung.path)).unwrap();
+            assert!(engine.starts_with("FFmpeg ") && engine.contains("), x264 - core "), "{engine}");
         }
     }
 }

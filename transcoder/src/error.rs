@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use domain::MediaProblem;
+use domain::task::Part;
 use ffmpeg_next as ffmpeg;
 
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +39,38 @@ impl From<std::io::Error> for TaskError {
 impl TaskError {
     /// The disk or the memory, not the file: the same work may succeed at another time.
     pub fn is_of_the_machine(&self) -> bool {
-        use ffmpeg::util::error::{EACCES, EIO, EMFILE, ENOMEM, ENOSPC, EROFS};
-        let TaskError::Failed(error) = self else { return false };
-        let by_ffmpeg = |error: &ffmpeg::Error| {
-            matches!(error, ffmpeg::Error::Other { errno: EACCES | EIO | EMFILE | ENOMEM | ENOSPC | EROFS })
-        };
-        error.chain().any(|cause| {
-            cause.is::<std::io::Error>() || cause.downcast_ref::<ffmpeg::Error>().is_some_and(by_ffmpeg)
-        })
+        matches!(self, TaskError::Failed(error) if is_of_the_machine(error))
     }
+}
+
+fn is_of_the_machine(error: &anyhow::Error) -> bool {
+    use ffmpeg::util::error::{EACCES, EIO, EMFILE, ENOMEM, ENOSPC, EROFS};
+    let by_ffmpeg = |error: &ffmpeg::Error| {
+        matches!(error, ffmpeg::Error::Other { errno: EACCES | EIO | EMFILE | ENOMEM | ENOSPC | EROFS })
+    };
+    error.chain().any(|cause| {
+        cause.is::<std::io::Error>() || cause.downcast_ref::<ffmpeg::Error>().is_some_and(by_ffmpeg)
+    })
+}
+
+/// A context: what of the encode a fault points at. Made anew, it may be right; joined again, it is not.
+#[derive(Debug, Clone)]
+pub struct Unsound(pub Vec<Part>);
+
+impl std::fmt::Display for Unsound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str("nothing"),
+            [only] => only.fmt(f),
+            [first, .., last] => write!(f, "{first} to {last}"),
+        }
+    }
+}
+
+/// Empty where it points at nothing, or the machine may be at fault.
+pub fn unsound(error: &anyhow::Error) -> Vec<Part> {
+    let parts = error.downcast_ref().filter(|_| !is_of_the_machine(error));
+    parts.map(|Unsound(parts)| parts.clone()).unwrap_or_default()
 }
 
 /// The process was refused memory: by its own bound, or by the machine.

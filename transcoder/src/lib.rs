@@ -21,6 +21,7 @@ pub mod encode_audio;
 mod encode_tests;
 pub mod encode_video;
 pub mod encoder;
+pub mod engine;
 pub mod error;
 pub mod facts_file;
 pub mod ffi;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use domain::task::{OutputFile, RenditionOutput};
 use domain::{Layout, ObjectFile, RenditionIndex, RenditionName, Size};
-use ffmpeg_next::format;
 
+use crate::engine;
 use crate::progressive::{self, Turn};
 use crate::track::TrackSpec;
 use crate::track_index::TrackFile;
@@ -128,15 +128,8 @@ fn figures(
         bitrate_bps: (sample_bytes as f64 * 8.0 / duration_s.max(f64::MIN_POSITIVE)) as u64,
         codecs: codecs.collect::<Vec<_>>().join(","),
         files,
-        engine: format!("{}; {}", engine(), parts.made_by),
+        engine: format!("{}; {}", engine::packager(), parts.made_by),
     }
-}
-
-/// Our version and that of the muxer.
-fn engine() -> String {
-    let version = format::version();
-    let [major, minor, micro] = [version >> 16, (version >> 8) & 0xff, version & 0xff];
-    format!("sluice-transcoder {}; libavformat {major}.{minor}.{micro}", env!("CARGO_PKG_VERSION"))
 }
 
 fn output_file(file: ObjectFile, path: &Path) -> anyhow::Result<OutputFile> {

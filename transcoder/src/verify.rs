@@ -31,6 +31,25 @@ pub enum Pictures {
     Encoded,
 }
 
+/// A context: where in the film a check failed, and with that what may have to be encoded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spot {
+    /// By its number.
+    Fragment(usize),
+    End,
+    Sound,
+}
+
+impl std::fmt::Display for Spot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Spot::Fragment(number) => write!(f, "fragment {number}"),
+            Spot::End => f.write_str("the end"),
+            Spot::Sound => f.write_str("the sound"),
+        }
+    }
+}
+
 /// Holds one rendition against what was planned. The error says what was found and what was expected.
 pub fn rendition(
     rendition: &Rendition,
@@ -47,11 +66,11 @@ pub fn rendition(
         if let Some(audio) = audio {
             segment_index(audio, paths).context("the segment index of the sound")?;
         }
-        duration(rendition, expected)?;
-        audio_offset(video, audio.as_ref(), expected)?;
+        duration(rendition, expected).context(Spot::End)?;
+        audio_offset(video, audio.as_ref(), expected).context(Spot::Sound)?;
         progressive(rendition)?;
         for number in [Some(0), video.index.fragments.len().checked_sub(1)].into_iter().flatten() {
-            decodes(rendition, number, pictures).with_context(|| format!("decode fragment {number}"))?;
+            decodes(rendition, number, pictures).context("decode").context(Spot::Fragment(number))?;
         }
         Ok(())
     };
@@ -86,17 +105,21 @@ fn fragments(video: &TrackFile, boundaries: &Boundaries) -> anyhow::Result<()> {
     let expected = starts_in(boundaries, video.index.timescale);
     let found: Vec<i64> = video.index.fragments.iter().map(|fragment| fragment.start).collect();
     let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count();
-    ensure!(
-        found == expected,
-        "fragment {same} of {} starts at {:?} ticks, expected {:?} of {}",
-        found.len(),
-        found.get(same),
-        expected.get(same),
-        expected.len()
-    );
+    if found != expected {
+        return Err(anyhow::anyhow!(
+            "fragment {same} of {} starts at {:?} ticks, expected {:?} of {}",
+            found.len(),
+            found.get(same),
+            expected.get(same),
+            expected.len()
+        )
+        .context(Spot::Fragment(same)));
+    }
     for number in 0..found.len() {
         let is_key = video.samples_of(number).first().is_some_and(|sample| sample.is_key);
-        ensure!(is_key, "fragment {number} does not start with a keyframe");
+        if !is_key {
+            return Err(anyhow::anyhow!("it does not start with a keyframe").context(Spot::Fragment(number)));
+        }
     }
     Ok(())
 }

@@ -42,6 +42,9 @@ export interface Video {
   visibility: Visibility;
   state: VideoState;
   progress: number | null;
+  /** What the server does for it; absent where nothing is done. */
+  stage?: 'waiting' | 'checking' | 'encoding' | 'assembling' | null;
+  eta_s?: number | null;
   duration_s: number | null;
   width: number | null;
   height: number | null;

@@ -46,7 +46,8 @@ async function listen(id: string, signal: AbortSignal, tell: (video: api.Video) 
     for await (const event of events(response.body)) {
       const news = parse(event.data);
       if (typeof news.progress === 'number') {
-        video = { ...video, progress: news.progress };
+        const { progress, stage = null, eta_s = null } = news as Pick<api.Video, 'progress' | 'stage' | 'eta_s'>;
+        video = { ...video, progress, stage, eta_s };
       } else if (news.state !== video.state && event.name === 'state') {
         // A new state brings addresses, sizes or reasons with it.
         video = await api.video(id, signal);

@@ -21,9 +21,9 @@ export function stageOf(video: Video): Stage | null {
     case 'uploaded':
       return stage('Uploaded', 'Waiting for its turn', null, 'moving');
     case 'processing':
-      return working('Processing', 'You can close this page.', video.progress);
+      return working('Processing', doing(video) || 'You can close this page.', video.progress);
     case 'playable':
-      return working('Ready to watch', 'Smaller versions are coming', video.progress);
+      return working('Ready to watch', doing(video) || 'Smaller versions are coming', video.progress);
     case 'expired':
       return stage('Expired', 'No file came in time. Delete it, then upload again.', null, 'bad');
     case 'rejected':
@@ -60,6 +60,20 @@ function speed(upload: Upload): string {
   if (upload.bytes_per_s > 0) parts.push(`${format.bytes(upload.bytes_per_s)}/s`);
   if (upload.left_s !== null) parts.push(format.timeLeft(upload.left_s));
   return parts.join(' · ');
+}
+
+const DOING = {
+  waiting: 'Waiting for its turn',
+  checking: 'Checking the file',
+  encoding: 'Encoding',
+  assembling: 'Putting it together',
+};
+
+/** What the server does, and for how long. */
+function doing(video: Video): string {
+  const words = video.stage ? [DOING[video.stage]] : [];
+  if (typeof video.eta_s === 'number') words.push(`about ${format.timeLeft(video.eta_s)}`);
+  return words.join(' · ');
 }
 
 function working(label: string, detail: string, progress: number | null): Stage {

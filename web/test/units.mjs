@@ -87,6 +87,14 @@ test('a refusal is told in the words of the server, and a finished video needs n
   assert.equal(stageOf({ state: 'ready', error: null }), null);
 });
 
+test('what is being done is told with the time it takes', () => {
+  const at = (video) => stageOf({ error: null, progress: 0.41, ...video });
+  const { label, detail } = at({ state: 'processing', stage: 'encoding', eta_s: 130 });
+  assert.deepEqual({ label, detail }, { label: 'Processing 41 %', detail: 'Encoding · about 2 min left' });
+  assert.equal(at({ state: 'playable', stage: 'assembling', eta_s: null }).detail, 'Putting it together (41 %)');
+  assert.equal(at({ state: 'playable' }).detail, 'Smaller versions are coming (41 %)');
+});
+
 test('a server that knows itself by its loopback address is reached by the name that the page has', () => {
   const at = (address, here) => reachable(address, new URL(here));
   const media = 'http://127.0.0.1:8000/stream/videos/1?rendition=low';

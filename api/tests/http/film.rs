@@ -7,7 +7,9 @@ use domain::task::{
 use domain::{
     AttemptId, IdParts, JobKind, MediaProblem, ObjectFile, ObjectKey, RenditionName, Rung, Size, VideoId,
 };
-use sql::{Claim, CompletedUpload, IngestCommit, Lease, NewObject, OriginalPublished, RenditionsPublished};
+use sql::{
+    Claim, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished, RenditionsPublished,
+};
 
 use crate::app::App;
 
@@ -19,7 +21,14 @@ impl App {
     }
 
     pub async fn claim(&self, kind: JobKind) -> Lease {
-        let claim = Claim { kinds: &[kind], worker: "w", lease_ms: 20_000, attempts_max: 3, limit: 1 };
+        let claim = Claim {
+            kinds: &[kind],
+            worker: "w",
+            lease_ms: 20_000,
+            attempts_max: 3,
+            left_to_others_ms: 0,
+            limit: 1,
+        };
         self.catalog.claim_jobs(&claim, self.clock.now()).await.unwrap().remove(0)
     }
 
@@ -80,7 +89,7 @@ impl App {
             covers: &covers,
             plan: &plan(),
             objects: &objects(lease.job.video, attempt, ObjectFile::Index(RenditionName::Original)),
-            encode_jobs: &[(self.next(), "{}".to_owned())],
+            encode_jobs: &[NewEncode { id: self.next(), payload: "{}".to_owned(), estimate_s: 4.0 }],
         };
         let rendition = rendition(RenditionName::Original, SIZE);
         let original = OriginalPublished {

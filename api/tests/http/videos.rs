@@ -106,9 +106,15 @@ async fn a_playable_video_tells_where_and_what() {
     assert_eq!(original["url"], format!("{stream}?rendition=original"));
     assert_eq!((&original["state"], &original["size_bytes"]), (&json!("ready"), &json!(1000)));
     assert_eq!((&low["state"], &low["url"]), (&json!("pending"), &Value::Null));
+    assert_eq!((&original["progress"], &low["progress"]), (&json!(1.0), &json!(0.0)));
+    assert_eq!((&video["stage"], &video["eta_s"]), (&json!("waiting"), &Value::Null));
+    assert_eq!(original.get("engine"), None, "which versions run here is for admins");
+    let seen = app.admin().await.get(&path).await.expect(200).json();
+    assert_eq!(seen["renditions"][0]["engine"], "test");
     app.finish_encode().await;
     app.publish_renditions().await;
     let video = alice.get(&path).await.expect(200).json();
+    assert_eq!((&video["progress"], &video["stage"]), (&json!(1.0), &Value::Null));
     assert_eq!((&video["state"], &video["renditions"][1]["state"]), (&json!("ready"), &json!("ready")));
     assert!(video.get("upload").is_none());
 }

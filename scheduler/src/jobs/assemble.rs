@@ -7,7 +7,7 @@ use domain::task::{Outcome, OutputFile, Plan, RenditionOutput, Task};
 use domain::{ObjectFile, ObjectKey};
 use sql::RenditionsPublished;
 
-use super::unexpected;
+use super::{show_playable, unexpected};
 use crate::failure::RunError;
 use crate::workplace::{Run, Workplace};
 
@@ -36,8 +36,11 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         objects: &objects,
         storyboard_job: scheduler.id(),
     };
-    scheduler.catalog.publish_renditions(lease, &published, scheduler.now()).await?;
-    tracing::info!(video.id = %lease.job.video, "ready");
+    let now = scheduler.now();
+    scheduler.catalog.publish_renditions(lease, &published, now).await?;
+    show_playable(run, now).await;
+    let engines: Vec<_> = renditions.iter().map(|rendition| rendition.engine.as_str()).collect();
+    tracing::info!(video.id = %lease.job.video, ?engines, "ready");
     Ok(())
 }
 

@@ -3,25 +3,15 @@
 use std::path::PathBuf;
 
 use domain::ObjectFile;
-use domain::task::{Outcome, Task};
+use domain::task::{Outcome, Part, Task};
 
 use super::unexpected;
 use crate::failure::RunError;
 use crate::workplace::{Run, Workplace};
 
-/// The payload of an `encode` job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// By its number in the plan.
-    Chunk(u32),
-    Audio,
-}
-
-impl Part {
-    pub fn payload(self) -> String {
-        serde_json::to_string(&self).expect("a word and a number are JSON")
-    }
+/// Of the job that makes a part.
+pub fn payload(part: Part) -> String {
+    serde_json::to_string(&part).expect("a word and a number are JSON")
 }
 
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
@@ -62,9 +52,9 @@ mod tests {
 
     #[test]
     fn payloads_round_trip() {
-        for (part, payload) in [(Part::Chunk(3), r#"{"chunk":3}"#), (Part::Audio, r#""audio""#)] {
-            assert_eq!(part.payload(), payload);
-            assert_eq!(serde_json::from_str::<Part>(payload).unwrap(), part);
+        for (part, text) in [(Part::Chunk(3), r#"{"chunk":3}"#), (Part::Audio, r#""audio""#)] {
+            assert_eq!(payload(part), text);
+            assert_eq!(serde_json::from_str::<Part>(text).unwrap(), part);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Judge the upload, make it playable, take covers, plan the encode.
 
-use domain::JobId;
-use domain::task::{Ingested, Outcome, OutputFile, Plan, Task};
-use sql::{IngestCommit, OriginalPublished};
+use domain::task::{Ingested, Outcome, OutputFile, Part, Task};
+use sql::{IngestCommit, NewEncode, OriginalPublished};
 
-use super::encode::Part;
-use super::unexpected;
+use super::encode::payload;
+use super::{show_playable, unexpected};
 use crate::Scheduler;
+use crate::estimate;
 use crate::failure::RunError;
 use crate::workplace::Run;
 
@@ -29,7 +29,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         other => return Err(unexpected(&other)),
     };
     let objects = place.store(&files(&ingested)).await?;
-    let encode_jobs = encode_jobs(scheduler, &ingested.plan);
+    let encode_jobs = encode_jobs(scheduler, &ingested);
     let commit = IngestCommit {
         attempt: place.attempt,
         source: &ingested.source,
@@ -48,10 +48,7 @@ async fn publish(run: &Run<'_>, commit: &IngestCommit<'_>, ingested: &Ingested) 
             let original =
                 OriginalPublished { publication: scheduler.id(), rendition, storyboard_job: scheduler.id() };
             scheduler.catalog.publish_original(lease, commit, &original, now).await?;
-            let time_to_playable_ms = now.ms_since(lease.job.created_at);
-            metrics::histogram!("scheduler_time_to_playable_seconds")
-                .record(time_to_playable_ms as f64 / 1000.0);
-            tracing::info!(video.id = %lease.job.video, time_to_playable_ms, "playable");
+            show_playable(run, now).await;
         }
         None if commit.encode_jobs.is_empty() => {
             return Err(RunError::failed(
@@ -69,11 +66,17 @@ fn files(ingested: &Ingested) -> Vec<&OutputFile> {
 }
 
 /// One for the audio that the rungs share, one for each chunk.
-fn encode_jobs(scheduler: &Scheduler, plan: &Plan) -> Vec<(JobId, String)> {
+fn encode_jobs(scheduler: &Scheduler, ingested: &Ingested) -> Vec<NewEncode> {
+    let plan = &ingested.plan;
     if plan.rungs.is_empty() {
         return Vec::new();
     }
     let audio = plan.audio.then_some(Part::Audio);
     let chunks = (0..).zip(&plan.chunks).map(|(number, _)| Part::Chunk(number));
-    audio.into_iter().chain(chunks).map(|part| (scheduler.id(), part.payload())).collect()
+    let encode = |part: Part| NewEncode {
+        id: scheduler.id(),
+        payload: payload(part),
+        estimate_s: estimate::encode_s(part, plan, &ingested.source),
+    };
+    audio.into_iter().chain(chunks).map(encode).collect()
 }

@@ -66,6 +66,44 @@ async fn an_encode_that_always_crashes_ends_and_can_be_called_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_fails_the_check_is_encoded_anew() {
+    let mut world = World::new().await;
+    world.config.jobs.encode_slots = Some(1);
+    let folder = tempfile::tempdir().unwrap();
+    let at_work = world.start();
+    let marker = folder.path().join("was-bad");
+    let video = world.upload(&format!("chunks=2 audio no-original bad-once={}", marker.display())).await;
+    let seen = world.until(video, VideoState::Ready).await;
+    assert!(seen.renditions.iter().all(|rendition| rendition.engine.as_deref() == Some("words")));
+    at_work.stop().await;
+    let jobs = world.catalog.jobs(None, None, None, 100).await.unwrap();
+    let attempts =
+        |kind| jobs.iter().filter(|job| job.kind == kind).map(|job| job.attempts).collect::<Vec<_>>();
+    let mut encodes = attempts(JobKind::Encode);
+    encodes.sort_unstable();
+    assert_eq!(encodes, [1, 1, 2], "only the bad chunk");
+    assert_eq!(attempts(JobKind::Assemble), [1, 1]);
+    let refused = jobs.iter().find(|job| job.error.is_some()).unwrap();
+    assert_eq!((refused.kind, refused.error.as_deref()), (JobKind::Assemble, Some("a chunk is bad")));
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_never_passes_the_check_fails_the_video_with_the_reason() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("chunks=2 no-original bad").await;
+    world.until(video, VideoState::Failed).await;
+    let dead = world.catalog.jobs(None, Some(JobState::Dead), None, 10).await.unwrap();
+    assert!(dead.iter().all(|job| job.kind == JobKind::Encode && job.attempts == 3), "{dead:?}");
+    assert_eq!(dead[0].error.as_deref(), Some("a chunk is bad"));
+    let assembled = world.catalog.jobs(Some(JobKind::Assemble), None, None, 10).await.unwrap();
+    assert_eq!(assembled.len(), 3, "each round is one assembly: {assembled:?}");
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_never_ends_is_stopped() {
     let mut world = World::new().await;
     world.config.jobs.task_s_max = 1;

@@ -4,6 +4,7 @@
 mod database;
 mod faults;
 mod http;
+mod metrics;
 mod nth;
 mod pipeline;
 mod purge;

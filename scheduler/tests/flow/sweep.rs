@@ -77,8 +77,14 @@ async fn what_arrives_after_the_sweep_is_cleared_away() {
     store.door.waiting.acquire().await.unwrap().forget();
 
     let later = world.clock.now().plus_s(3600);
-    let claim =
-        Claim { kinds: &[JobKind::Ingest], worker: "other", lease_ms: 1000, attempts_max: 9, limit: 1 };
+    let claim = Claim {
+        kinds: &[JobKind::Ingest],
+        worker: "other",
+        lease_ms: 1000,
+        attempts_max: 9,
+        left_to_others_ms: 0,
+        limit: 1,
+    };
     let taken = world.catalog.claim_jobs(&claim, later).await.unwrap();
     assert_eq!(taken.len(), 1);
     let stale = world.catalog.stale_attempts(later, -1, 10).await.unwrap();

@@ -6,7 +6,8 @@ use domain::{AttemptId, IdParts, JobId, JobKind, Role, Timestamp, UserId, VideoI
 use futures::future::join_all;
 use sql::{
     CancelDeletion, Catalog, Claim, CompleteUpload, CreateUser, DeleteVideo, FencedError, Lease, NewComment,
-    NewDeletion, NewSession, NewUser, OriginalPublished, SqlError, UpdateUser, UserPatch, VideoPatch,
+    NewDeletion, NewEncode, NewSession, NewUser, OriginalPublished, SqlError, UpdateUser, UserPatch,
+    VideoPatch,
 };
 use sqlx::Row as _;
 
@@ -346,6 +347,7 @@ impl Worker {
                 worker: &self.name,
                 lease_ms: LEASE_MS,
                 attempts_max: ATTEMPTS_MAX,
+                left_to_others_ms: 0,
                 limit: 3,
             };
             let leases = self.catalog.claim_jobs(&claim, now).await.unwrap();
@@ -585,7 +587,14 @@ async fn run_something(
     template: &IngestParts,
     now: Timestamp,
 ) {
-    let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: ATTEMPTS_MAX, limit: 2 };
+    let claim = Claim {
+        kinds: ALL,
+        worker: "w",
+        lease_ms: LEASE_MS,
+        attempts_max: ATTEMPTS_MAX,
+        left_to_others_ms: 0,
+        limit: 2,
+    };
     for lease in catalog.claim_jobs(&claim, now).await.unwrap() {
         // Some workers are lost.
         if dice.below(6) > 0 {
@@ -628,7 +637,8 @@ async fn run(
     let objects = crate::world::objects(video, attempt, &[index]);
     match lease.job.kind {
         JobKind::Ingest => {
-            let encode_jobs = [(id().into(), "{}".to_owned()), (id().into(), "{}".to_owned())];
+            let mut encode = || NewEncode { id: id().into(), payload: "{}".to_owned(), estimate_s: 4.0 };
+            let encode_jobs = [encode(), encode()];
             let commit = sql::IngestCommit {
                 attempt,
                 objects: &objects,
@@ -744,7 +754,14 @@ async fn keeping_and_taking_back_agree_on_when_a_lease_ends(mut world: World) {
         let swept = world.catalog.attempt(attempt).await.unwrap().unwrap().state == sql::AttemptState::Lost;
         assert_eq!(swept, ms > 0, "{ms}");
         let kept = world.catalog.heartbeat(&lease, None, at.plus_s(60), at).await;
-        let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: 3, limit: 1 };
+        let claim = Claim {
+            kinds: ALL,
+            worker: "w",
+            lease_ms: LEASE_MS,
+            attempts_max: 3,
+            left_to_others_ms: 0,
+            limit: 1,
+        };
         let taken = world.catalog.claim_jobs(&claim, at).await.unwrap();
         assert_eq!(kept.is_ok(), ms <= 0, "{ms}");
         assert_eq!(taken.len(), usize::from(ms > 0), "{ms}");

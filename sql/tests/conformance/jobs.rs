@@ -16,7 +16,14 @@ async fn eight_claimers_take_each_job_once(mut world: World) {
         let (catalog, now) = (world.catalog.clone(), world.now);
         claimers.spawn(async move {
             let worker = worker.to_string();
-            let claim = Claim { kinds: ALL, worker: &worker, lease_ms: LEASE_MS, attempts_max: 3, limit: 3 };
+            let claim = Claim {
+                kinds: ALL,
+                worker: &worker,
+                lease_ms: LEASE_MS,
+                attempts_max: 3,
+                left_to_others_ms: 0,
+                limit: 3,
+            };
             let mut mine = Vec::new();
             loop {
                 let leases = catalog.claim_jobs(&claim, now).await.unwrap();
@@ -37,7 +44,14 @@ async fn what_makes_playable_goes_before_encodes_and_old_before_new(mut world: W
     let first = world.playable(2).await;
     world.advance_ms(1000);
     let second = world.uploaded().await;
-    let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: 3, limit: 2 };
+    let claim = Claim {
+        kinds: ALL,
+        worker: "w",
+        lease_ms: LEASE_MS,
+        attempts_max: 3,
+        left_to_others_ms: 0,
+        limit: 2,
+    };
     let leases = world.catalog.claim_jobs(&claim, world.now).await.unwrap();
     let order: Vec<_> = leases.iter().map(|lease| (lease.job.kind, lease.job.video)).collect();
     assert_eq!(order, [(JobKind::Ingest, second), (JobKind::Encode, first)]);
@@ -55,7 +69,14 @@ async fn neither_a_long_film_nor_many_of_one_user_stand_before_others_short_ones
     world.advance_ms(1000);
     let short = world.playable(2).await;
 
-    let claim = Claim { kinds: ALL, worker: "w", lease_ms: LEASE_MS, attempts_max: 3, limit: 1 };
+    let claim = Claim {
+        kinds: ALL,
+        worker: "w",
+        lease_ms: LEASE_MS,
+        attempts_max: 3,
+        left_to_others_ms: 0,
+        limit: 1,
+    };
     let mut order = Vec::new();
     for _ in 0..106 {
         let leases = world.catalog.claim_jobs(&claim, world.now).await.unwrap();
@@ -285,6 +306,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
         ("publish_original", catalog.publish_original(&lost, &parts.commit(), &original, now).await),
         ("plan_encode", catalog.plan_encode(&lost, &parts.commit(), now).await),
         ("finish_encode", catalog.finish_encode(&lost, attempt, &parts.objects, assemble, now).await),
+        ("encode_anew", catalog.encode_anew(&lost, &[], "no", 3, now, now).await.map(|_| ())),
         ("publish_renditions", catalog.publish_renditions(&lost, &renditions, now).await),
         ("replace_cover", catalog.replace_cover(&lost, attempt, &parts.covers, &parts.objects, now).await),
         ("publish_storyboard", catalog.publish_storyboard(&lost, attempt, &parts.objects, now).await),

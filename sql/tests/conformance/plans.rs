@@ -27,6 +27,10 @@ async fn the_queue_is_never_scanned(world: World) {
     for statement in [
         "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND +run_at <= 1 ORDER BY turn_at, id LIMIT 5",
         "SELECT id FROM jobs WHERE kind = 'ingest' AND state = 'queued' AND run_at <= 1 ORDER BY run_at, id LIMIT 5",
+        "SELECT id FROM jobs WHERE kind = 'encode' AND state = 'queued' AND +run_at <= 1
+           AND (last_worker IS NULL OR last_worker <> 'w' OR run_at <= 1 OR (run_at <= 1 AND NOT EXISTS (
+             SELECT 1 FROM jobs o WHERE o.kind = 'encode' AND o.state = 'running' AND o.lease_until >= 1 AND o.worker <> 'w')))
+           ORDER BY turn_at, id LIMIT 5",
         "UPDATE jobs SET token = token + 1 WHERE kind = 'encode' AND state = 'running' AND lease_until < 1",
         "SELECT run_at FROM jobs WHERE kind = 'purge' AND state = 'queued' ORDER BY run_at LIMIT 1",
         "SELECT lease_until FROM jobs WHERE kind = 'purge' AND state = 'running' ORDER BY lease_until LIMIT 1",

@@ -61,6 +61,7 @@ async fn long_queue(mut world: World, name: &str, claimers: usize) {
                 worker: &worker,
                 lease_ms: LEASE_MS,
                 attempts_max: ATTEMPTS_MAX,
+                left_to_others_ms: 0,
                 limit: 1,
             };
             // Connections are made and statements prepared before anything is measured.

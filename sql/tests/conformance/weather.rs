@@ -615,6 +615,7 @@ async fn jobs_survive_restarts() {
                 worker: &worker,
                 lease_ms: LEASE_MS,
                 attempts_max: ATTEMPTS_MAX,
+                left_to_others_ms: 0,
                 limit: 2,
             };
             while idle < 3 {

@@ -9,8 +9,8 @@ use domain::{
     VideoId, Visibility, ladder,
 };
 use sql::{
-    Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewObject, NewUser,
-    NewVideo, OriginalPublished, RenditionsPublished, Video,
+    Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewEncode, NewObject,
+    NewUser, NewVideo, OriginalPublished, RenditionsPublished, Video,
 };
 
 use crate::database::Database;
@@ -111,8 +111,19 @@ impl World {
     }
 
     pub async fn claim_all(&self, kinds: &[JobKind]) -> Vec<Lease> {
-        let claim = Claim { kinds, worker: "w", lease_ms: LEASE_MS, attempts_max: ATTEMPTS_MAX, limit: 100 };
+        self.claim_as("w", kinds).await
+    }
+
+    pub async fn claim_as(&self, worker: &str, kinds: &[JobKind]) -> Vec<Lease> {
+        let claim = claim_of(worker, kinds);
         self.catalog.claim_jobs(&claim, self.now).await.unwrap()
+    }
+
+    /// One of several.
+    pub async fn claim_one(&self, worker: &str, kind: JobKind) -> Lease {
+        let kinds = [kind];
+        let claim = Claim { limit: 1, ..claim_of(worker, &kinds) };
+        self.catalog.claim_jobs(&claim, self.now).await.unwrap().remove(0)
     }
 
     pub async fn claim(&self, kind: JobKind) -> Lease {
@@ -197,6 +208,10 @@ impl World {
     }
 }
 
+pub fn claim_of<'a>(worker: &'a str, kinds: &'a [JobKind]) -> Claim<'a> {
+    Claim { kinds, worker, lease_ms: LEASE_MS, attempts_max: ATTEMPTS_MAX, left_to_others_ms: 0, limit: 100 }
+}
+
 /// What an `ingest` of a 1280x720 film reports.
 pub struct IngestParts {
     pub attempt: AttemptId,
@@ -205,7 +220,7 @@ pub struct IngestParts {
     pub plan: Plan,
     pub original: RenditionOutput,
     pub objects: Vec<NewObject>,
-    pub encode_jobs: Vec<(JobId, String)>,
+    pub encode_jobs: Vec<NewEncode>,
 }
 
 impl IngestParts {
@@ -227,7 +242,7 @@ impl IngestParts {
             plan: plan(size, chunks),
             original: rendition(RenditionName::Original, 1280, 720),
             objects: objects(video, attempt, &files),
-            encode_jobs: (0..chunks).map(|n| (world.id(), format!("{{\"chunk\":{n}}}"))).collect(),
+            encode_jobs: (0..chunks).map(|n| encode_job(world, n)).collect(),
         }
     }
 
@@ -263,6 +278,11 @@ pub fn rendition(name: RenditionName, width: u32, height: u32) -> RenditionOutpu
         files: vec![OutputFile { name: format!("{name}.index.json"), bytes: 10 }],
         engine: "test".to_owned(),
     }
+}
+
+/// Each takes 10 s by the guess.
+fn encode_job(world: &mut World, number: usize) -> NewEncode {
+    NewEncode { id: world.id(), payload: format!("{{\"chunk\":{number}}}"), estimate_s: 10.0 }
 }
 
 fn plan(size: Size, chunks: usize) -> Plan {

@@ -7,11 +7,11 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, CoverFormat, Fragment, JobId, JobKind, Layout, ObjectFile, ObjectKey, Piece, PublicationId,
+    AttemptId, CoverFormat, Fragment, JobKind, Layout, ObjectFile, ObjectKey, Piece, PublicationId,
     RenditionIndex, RenditionName, Size, TrackIndex, TrackKind, VideoId, Visibility, ladder,
 };
 use sql::{
-    Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewObject, OriginalPublished,
+    Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished,
     RenditionsPublished,
 };
 
@@ -67,7 +67,7 @@ impl World {
         let original = by_reference(&source);
         let mut objects = self.put_all(video, attempt, original.objects).await;
         let covers = self.put_covers(video, attempt, &mut objects).await;
-        let encode_jobs: [(JobId, String); 1] = [(self.id(), "{}".to_owned())];
+        let encode_jobs = [NewEncode { id: self.id(), payload: "{}".to_owned(), estimate_s: 4.0 }];
         let commit = IngestCommit {
             attempt,
             source: &source_info(),
@@ -160,7 +160,14 @@ impl World {
     }
 
     async fn claim(&self, kind: JobKind, video: VideoId) -> Lease {
-        let claim = Claim { kinds: &[kind], worker: "test", lease_ms: 60_000, attempts_max: 3, limit: 10 };
+        let claim = Claim {
+            kinds: &[kind],
+            worker: "test",
+            lease_ms: 60_000,
+            attempts_max: 3,
+            left_to_others_ms: 0,
+            limit: 10,
+        };
         let leases = self.catalog.claim_jobs(&claim, self.clock.now()).await.unwrap();
         leases.into_iter().find(|lease| lease.job.video == video).expect("the job is queued")
     }
