@@ -196,7 +196,8 @@ async fn listings_are_sorted_and_paged(store: &dyn Store) {
     put(store, &source(12), &pattern(1)).await;
     expected.sort();
     let prefix = ObjectKey::video_prefix(video);
-    for limit in [1, 2, 5, 17, 18, 19, 100] {
+    let all = expected.len();
+    for limit in [1, 2, 5, all - 1, all, all + 1, 1000] {
         let (mut found, mut after) = (Vec::new(), None::<String>);
         loop {
             let page = store.list(&prefix, after.as_deref(), limit).await.unwrap();
@@ -214,9 +215,9 @@ async fn listings_are_sorted_and_paged(store: &dyn Store) {
     let half = &expected[0].0[..expected[0].0.len() - 3];
     assert_eq!(listed(store, half).await, [expected[0].0.clone()]);
     let attempt = ObjectKey::attempt_prefix(video, AttemptId::from(parts(2)));
-    assert_eq!(listed(store, &attempt).await.len(), 6);
+    assert_eq!(listed(store, &attempt).await.len(), all / 3);
     assert!(listed(store, "videos/none/").await.is_empty());
-    assert!(listed(store, "").await.len() >= 19);
+    assert!(listed(store, "").await.len() > all);
 }
 
 async fn deleted_objects_are_gone_and_deleting_again_is_fine(store: &dyn Store) {

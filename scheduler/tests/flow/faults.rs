@@ -142,9 +142,7 @@ async fn bad_weather_in_the_store_costs_no_attempt() {
     let weather = Weather { fails_before: 0.2, ..Weather::default() };
     world.store = std::sync::Arc::new(Faulty::new(memory, 7, weather));
     let at_work = world.start();
-    world.until(video, VideoState::Ready).await;
-    let drawn = async || world.seen(video).await.storyboard_attempt;
-    crate::world::eventually(drawn, || "the storyboard is there".to_owned()).await;
+    world.until_drawn(video).await;
     at_work.stop().await;
     let jobs = world.catalog.jobs(None, None, None, 10).await.unwrap();
     assert!(jobs.iter().all(|job| job.attempts == 1), "{jobs:?}");

@@ -302,8 +302,7 @@ async fn live_in_full(plan: &Plan, world: &World, calm: &World, video: VideoId, 
     calm.until(video, VideoState::Ready).await;
     what_is_shown_is_there(calm, video, told).await;
     // What its job has put and not yet committed would be counted here, and not by the purge.
-    let drawn = async || calm.seen(video).await.storyboard_attempt;
-    eventually(drawn, || format!("{told}: the storyboard is there")).await;
+    calm.until_drawn(video).await;
     let stored = calm.objects_of(video).await.len() as u64;
     delete(client, video, told).await;
     stored

@@ -10,12 +10,10 @@ async fn an_upload_becomes_ready() {
     let world = World::new().await;
     let at_work = world.start();
     let video = world.upload("chunks=2 audio").await;
-    let seen = world.until(video, VideoState::Ready).await;
+    let seen = world.until_drawn(video).await;
     assert_eq!(seen.renditions.len(), 3);
     assert!(seen.renditions.iter().all(|r| r.state == RenditionState::Ready), "{:?}", seen.renditions);
     assert_eq!(seen.progress, 1.0);
-    let drawn = async || world.seen(video).await.storyboard_attempt;
-    crate::world::eventually(drawn, || "the storyboard is there".to_owned()).await;
     let jobs = world.catalog.jobs(None, None, None, 100).await.unwrap();
     assert!(jobs.iter().all(|job| job.state == JobState::Done && job.attempts == 1), "{jobs:?}");
     assert_eq!(jobs.iter().filter(|job| job.kind == JobKind::Encode).count(), 3, "two chunks and the audio");

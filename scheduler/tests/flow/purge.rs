@@ -13,10 +13,12 @@ const UPLOAD_LEASE_S: i64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_video_leaves_a_receipt_and_nothing_else() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    // Only the purge removes anything here.
+    world.config.jobs.sweep_s = 3600;
     let at_work = world.start();
     let video = world.upload("chunks=2").await;
-    world.until(video, VideoState::Ready).await;
+    world.until_drawn(video).await;
     let stored = world.objects_of(video).await;
     let deletion = world.delete(video).await;
     let done = world.until_purged(&deletion).await;
@@ -66,7 +68,7 @@ async fn a_purge_goes_on_through_bad_weather_and_counts_once() {
     world.store = Arc::new(memory.clone());
     let video = world.upload("").await;
     let at_work = world.start();
-    world.until(video, VideoState::Ready).await;
+    world.until_drawn(video).await;
     at_work.stop().await;
     let stored = world.objects_of(video).await;
     let weather = Weather { fails_before: 0.3, ..Weather::default() };

@@ -203,6 +203,13 @@ impl World {
         eventually(wanted, || format!("the video becomes {state}")).await
     }
 
+    /// Until its storyboard is there too: then nothing more is written, and what it owns can be counted.
+    pub async fn until_drawn(&self, video: VideoId) -> Video {
+        self.until(video, VideoState::Ready).await;
+        let wanted = async || Some(self.seen(video).await).filter(|seen| seen.storyboard_attempt.is_some());
+        eventually(wanted, || "the storyboard is there".to_owned()).await
+    }
+
     pub async fn until_purged(&self, deletion: &Deletion) -> Deletion {
         let wanted = async || {
             let seen = self.catalog.deletion(deletion.id).await.unwrap().unwrap();
