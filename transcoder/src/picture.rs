@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::thread;
 
 use anyhow::Context;
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -68,13 +69,18 @@ pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Cove
     if widths.is_empty() {
         widths.push(picture.width());
     }
-    let mut files = Vec::new();
-    for &width in &widths {
-        let size = Size { width, height: scaled_height(source, width) };
-        files.push(cover_jpeg(picture, size, output)?);
-        files.push(cover_webp(picture, size, output)?);
-    }
-    let width_max = widths.into_iter().max().unwrap_or(0);
+    let sizes = widths.iter().map(|&width| Size { width, height: scaled_height(source, width) });
+    // Both formats at once: whoever waits for the film waits for its cover.
+    let (jpegs, webps) = thread::scope(|scope| {
+        let webps = scope.spawn(|| sizes.clone().map(|size| cover_webp(picture, size, output)).collect());
+        let jpegs: Result<Vec<_>, TaskError> =
+            sizes.clone().map(|size| cover_jpeg(picture, size, output)).collect();
+        let webps: Result<Vec<_>, TaskError> =
+            webps.join().unwrap_or_else(|_| Err(anyhow::anyhow!("writing WebP covers panicked").into()));
+        (jpegs, webps)
+    });
+    let files = jpegs?.into_iter().zip(webps?).flat_map(|(jpeg, webp)| [jpeg, webp]).collect();
+    let width_max = widths.iter().copied().max().unwrap_or(0);
     Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture)? })
 }
 

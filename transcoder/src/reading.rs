@@ -166,7 +166,7 @@ impl AudioRead {
 impl Look {
     fn open(input: &Input, video: usize, pixels_max: u64) -> Result<Self, TaskError> {
         let stream = input.stream(video).ok_or(Error::StreamNotFound)?;
-        let decoder = Decoder::open(&stream, 1, pixels_max).map_err(|error| {
+        let decoder = Decoder::open_to_look(&stream, pixels_max).map_err(|error| {
             let detail = format!("The video cannot be decoded: {error}.");
             TaskError::rejected(MediaProblem::Unreadable, detail)
         })?;

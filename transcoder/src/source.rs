@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::ffi::{self, StreamHeader};
 use crate::film_clock::{FilmClock, SourceTime};
 use crate::orientation::Orientation;
-use crate::sniff::{SNIFF_BYTES, sniff};
+use crate::sniff::{Demuxer, SNIFF_BYTES, sniff};
 use crate::source_packets::SourcePacket;
 use crate::{TaskError, codecs, decode, error, facts_file, judge, probe};
 
@@ -152,15 +152,30 @@ fn unknown_pixel() -> Pixel {
 
 /// The same file and streams once more, at the first packet.
 pub fn reopen(path: &Path, facts: &SourceFacts) -> Result<Input, TaskError> {
-    let (mut input, _) = open_pinned(path, facts.video.coded_size.pixels().max(decode::PIXELS_MIN))?;
+    let pixels_max = facts.video.coded_size.pixels().max(decode::PIXELS_MIN);
+    let mut input = open_pinned(path, pixels_max)?.input;
+    probe_streams(&mut input, pixels_max, path)?;
     let audio = facts.audio.as_ref().map(|audio| audio.stream_index);
     ffi::discard_all_but(&mut input, &Vec::from_iter([facts.video.stream_index].into_iter().chain(audio)));
     Ok(input)
 }
 
+/// As [`reopen`], for decoding pictures and nothing else: where an index declares the streams, none are decoded to guess
+/// at what it leaves out.
+pub fn reopen_to_decode(path: &Path, facts: &SourceFacts) -> Result<Input, TaskError> {
+    let pixels_max = facts.video.coded_size.pixels().max(decode::PIXELS_MIN);
+    let Pinned { mut input, demuxer } = open_pinned(path, pixels_max)?;
+    if !matches!(demuxer, Demuxer::Mov) {
+        probe_streams(&mut input, pixels_max, path)?;
+    }
+    ffi::discard_all_but(&mut input, &[facts.video.stream_index]);
+    Ok(input)
+}
+
 fn open_chosen(path: &Path, limits: &MediaLimits) -> Result<(Input, Chosen), TaskError> {
-    let (mut input, streams) = open_pinned(path, limits.pixels_max)?;
-    judge::streams(streams, limits)?;
+    let mut input = open_pinned(path, limits.pixels_max)?.input;
+    probe_streams(&mut input, limits.pixels_max, path)?;
+    judge::streams(input.nb_streams(), limits)?;
     let chosen = choose(&input)?;
     judge::chosen(&chosen, limits)?;
     let audio = chosen.audio.as_ref().map(|(index, _)| *index);
@@ -168,19 +183,24 @@ fn open_chosen(path: &Path, limits: &MediaLimits) -> Result<(Input, Chosen), Tas
     Ok((input, chosen))
 }
 
-/// Opens with the one demuxer the bytes ask for; returns the number of streams too. Pictures above `pixels_max`
-/// are refused before any decoder sees them.
-fn open_pinned(path: &Path, pixels_max: u64) -> Result<(Input, u32), TaskError> {
+/// A file whose header was read by the one demuxer that its bytes ask for.
+struct Pinned {
+    input: Input,
+    demuxer: Demuxer,
+}
+
+/// Pictures above `pixels_max` are refused before any decoder sees them.
+fn open_pinned(path: &Path, pixels_max: u64) -> Result<Pinned, TaskError> {
     let mut head = Vec::with_capacity(SNIFF_BYTES);
     File::open(path)?.take(SNIFF_BYTES as u64).read_to_end(&mut head)?;
-    let demuxer = sniff(&head)?.name();
+    let demuxer = sniff(&head)?;
     if head.len() < FILE_BYTES_MIN {
         let detail = format!("The file has {} bytes, too few to hold a picture.", head.len());
         return Err(TaskError::rejected(MediaProblem::NotMedia, detail));
     }
     let options: Dictionary = [
         ("protocol_whitelist", "file"),
-        ("format_whitelist", demuxer),
+        ("format_whitelist", demuxer.name()),
         ("codec_whitelist", codecs::DECODERS),
         ("max_streams", STREAMS_MAX),
         ("enable_drefs", "0"),
@@ -188,18 +208,20 @@ fn open_pinned(path: &Path, pixels_max: u64) -> Result<(Input, u32), TaskError> 
     ]
     .into_iter()
     .collect();
-    let mut input = ffi::open_header(path, demuxer, options).map_err(|e| unreadable_header(e, path))?;
+    let input = ffi::open_header(path, demuxer.name(), options).map_err(|e| unreadable_header(e, path))?;
     for stream in input.streams().filter(|s| s.parameters().medium() == media::Type::Video) {
         let header = ffi::stream_header(&stream);
         judge::pixels(header.width, header.height, pixels_max)?;
     }
+    Ok(Pinned { input, demuxer })
+}
+
+/// Fills in what the header left out, by reading and decoding the first packets.
+fn probe_streams(input: &mut Input, pixels_max: u64, path: &Path) -> Result<(), TaskError> {
     let pixels_max = pixels_max.min(i32::MAX as u64).to_string();
     // One thread: these decoders live for a few packets.
-    let codec_options = [("max_pixels", pixels_max.as_str()), ("threads", "1")];
-    ffi::find_stream_info(&mut input, &codec_options)
-        .map_err(|e| error::reading(e, path, "start of the file"))?;
-    let streams = input.nb_streams();
-    Ok((input, streams))
+    let codec_options = [("max_pixels", pixels_max.as_str()), ("threads", "1"), decode::NOT_SHOWN];
+    ffi::find_stream_info(input, &codec_options).map_err(|e| error::reading(e, path, "start of the file"))
 }
 
 fn unreadable_header(error: Error, path: &Path) -> TaskError {

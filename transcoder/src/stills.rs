@@ -43,7 +43,7 @@ impl<'a> Stills<'a> {
         size: Size,
         pixels_max: u64,
     ) -> Result<Self, TaskError> {
-        let input = source::reopen(path, source)?;
+        let input = source::reopen_to_decode(path, source)?;
         let stream = input.stream(source.video.stream_index).ok_or(Error::StreamNotFound)?;
         let decoder = Decoder::open(&stream, 1, source.video.coded_size.pixels())?;
         let look = Look {

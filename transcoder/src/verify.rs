@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use domain::task::{Boundaries, Expected};
 use domain::{Layout, Piece, TrackIndex};
 use ffmpeg_next::format::context::StreamIo;
-use ffmpeg_next::{codec, format, frame};
+use ffmpeg_next::{codec, codec::discard::Discard, format, frame};
 
 use crate::rendition::Rendition;
 use crate::track::starts_in;
@@ -229,12 +229,14 @@ fn decoded_frames(
 ) -> anyhow::Result<usize> {
     let film = LayoutReader::new([&index.init, &index.fragments[number].layout], paths);
     let io = StreamIo::from_read(film).context("read a fragment")?;
-    // The header says what there is; without a bound, pictures would be decoded once more to guess at it.
-    let options = [("probesize", HEADER_PROBE_BYTES)].into_iter().collect();
+    // The header says what there is; without a bound and a ban, pictures would be decoded once more to guess at it.
+    let options = [("probesize", HEADER_PROBE_BYTES), ("codec_whitelist", "none")].into_iter().collect();
     let mut input = format::input_from_stream(io, None, Some(options)).context("open a fragment")?;
     let stream = input.stream(0).context("a fragment without a stream")?;
     let context = codec::Context::from_parameters(stream.parameters()).context("make a decoder")?;
     let mut decoder = context.decoder().video().context("make a decoder")?;
+    // Whatever is damaged shows before.
+    decoder.skip_loop_filter(Discard::All);
     let mut picture = frame::Video::empty();
     let mut found = 0;
     let mut packets = input.packets();
