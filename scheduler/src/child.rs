@@ -319,6 +319,7 @@ mod tests {
         memory_bytes_max: 4 << 30,
         cpu_s_max: 600,
         output_bytes_max: 4 << 30,
+        niceness: 0,
     };
     /// Far below the limits that are not under test.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -357,6 +358,21 @@ mod tests {
         let script = "while :; do printf %65536s; done";
         let error = failure_of(script, LIMITS).await;
         assert!(error.contains("too long"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_encode_lets_others_go_first() {
+        // The nineteenth field of /proc/*/stat; the words in parentheses have no blanks here.
+        let niceness = async |added: i32| {
+            let limits = RunLimits { niceness: added, ..LIMITS };
+            let told =
+                failure_of("set -- $(cat /proc/$$/stat); shift 18; echo \"nice=$1\" >&2; exit 3", limits)
+                    .await;
+            let (_, number) = told.rsplit_once("nice=").expect("it says so");
+            number.trim().parse::<i32>().expect("a number")
+        };
+        let own = niceness(0).await;
+        assert_eq!(niceness(10).await, (own + 10).min(19));
     }
 
     #[tokio::test]

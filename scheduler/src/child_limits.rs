@@ -24,6 +24,7 @@ pub fn apply(command: &mut Command, limits: RunLimits) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         hide_open_files()?;
+        rustix::process::nice(limits.niceness)?;
         limit(Resource::As, limits.memory_bytes_max)?;
         // Of one file; the sum of them is watched from outside.
         limit(Resource::Fsize, limits.output_bytes_max)?;
@@ -33,7 +34,7 @@ pub fn apply(command: &mut Command, limits: RunLimits) {
         limit(Resource::Core, 0)
     };
     #[allow(unsafe_code, reason = "the standard library offers no other way to run code before exec")]
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes five kinds of
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes six kinds of
     // system calls, directly, and builds errors from numbers: it takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(before_exec)

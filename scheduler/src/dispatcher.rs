@@ -58,6 +58,7 @@ pub async fn dispatch(
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = scheduler.wake.notified() => {}
+            () = scheduler.catalog.job_queued() => {}
             () = tokio::time::sleep(poll) => {}
         }
     }

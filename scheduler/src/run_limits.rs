@@ -34,6 +34,9 @@ const PIXELS_PER_S_FREE: f64 = 3840.0 * 2160.0 * 30.0;
 /// Reading a source: a second for so many bytes.
 const READ_BYTES_PER_CPU_S: u64 = 4 * MIB;
 
+/// Of what nobody waits for: whoever uploads, watches or is being judged goes first, and encodes take what is left.
+const NICENESS_OF_ENCODES: i32 = 10;
+
 const OUTPUT_BYTES_BASE: u64 = GIB;
 const OUTPUT_BYTES_PER_INPUT_BYTE: u64 = 4;
 
@@ -49,6 +52,8 @@ pub struct RunLimits {
     pub cpu_s_max: u64,
     /// Of all files that it makes.
     pub output_bytes_max: u64,
+    /// Added to that of the scheduler, as `nice` does.
+    pub niceness: i32,
 }
 
 /// A bound that a run came to; the text is for whoever runs the machine.
@@ -86,6 +91,14 @@ pub fn of(
         output_bytes_max: input_bytes
             .saturating_mul(OUTPUT_BYTES_PER_INPUT_BYTE)
             .saturating_add(OUTPUT_BYTES_BASE),
+        niceness: niceness(task),
+    }
+}
+
+fn niceness(task: &Task) -> i32 {
+    match task {
+        Task::EncodeVideo { .. } | Task::EncodeAudio { .. } | Task::Storyboard { .. } => NICENESS_OF_ENCODES,
+        Task::Sandbox | Task::Ingest { .. } | Task::Assemble { .. } | Task::Cover { .. } => 0,
     }
 }
 
@@ -96,6 +109,7 @@ pub const OF_A_PROBE: RunLimits = RunLimits {
     memory_bytes_max: GIB,
     cpu_s_max: 10,
     output_bytes_max: 0,
+    niceness: 0,
 };
 
 fn memory_bytes(task: &Task, film: Option<&Film>, cores: u64, media: &Media) -> u64 {

@@ -1,9 +1,12 @@
 //! The door to the database.
 
+use std::sync::Arc;
+
 use domain::{DatabasePlace, SessionId, StartError, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::sync::Notify;
 
 use crate::dialect::{Dialect, Role};
 use crate::pool::Pool;
@@ -21,6 +24,7 @@ pub struct Catalog {
     pub(crate) has_replica: bool,
     pub(crate) writer: Pool,
     pub(crate) dialect: Dialect,
+    queued: Arc<Notify>,
 }
 
 impl Catalog {
@@ -72,13 +76,31 @@ impl Catalog {
             }
             None => readers.clone(),
         };
-        Ok(Catalog { readers, lagging_readers, has_replica: place.read_url.is_some(), writer, dialect })
+        Ok(Catalog {
+            readers,
+            lagging_readers,
+            has_replica: place.read_url.is_some(),
+            writer,
+            dialect,
+            queued: Arc::default(),
+        })
     }
 
     /// The database's clock: what leases of several machines are compared by.
     pub async fn now(&self) -> Result<Timestamp, SqlError> {
         let row = sqlx::query(self.dialect.now()).fetch_one(&self.readers).await?;
         crate::row::instant(&row, "unix_ms")
+    }
+
+    /// Returns when this catalog, or a clone of it, has queued a job that somebody waits for. What other processes queue
+    /// is not told; a poll finds it.
+    pub async fn job_queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// After the commit.
+    pub(crate) fn tell_of_job(&self) {
+        self.queued.notify_one();
     }
 
     /// [`Catalog::ping`], again and again.

@@ -124,7 +124,7 @@ impl Catalog {
         done: &CompletedUpload,
         now: Timestamp,
     ) -> Result<CompleteUpload, SqlError> {
-        commit!(self, async |tx| {
+        let completed: Result<CompleteUpload, SqlError> = commit!(self, async |tx| {
             let from = match hold_shown(tx, done.video, now).await? {
                 Some(from @ (VideoState::AwaitingUpload | VideoState::Uploading)) => from,
                 None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(CompleteUpload::Gone),
@@ -148,7 +148,11 @@ impl Catalog {
             };
             crate::jobs::insert(tx, &ingest, now).await?;
             Ok(CompleteUpload::Completed)
-        })
+        });
+        if matches!(completed, Ok(CompleteUpload::Completed)) {
+            self.tell_of_job();
+        }
+        completed
     }
 
     /// `None` before the upload, and after the purge.

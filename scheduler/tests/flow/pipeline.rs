@@ -26,6 +26,19 @@ async fn an_upload_becomes_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_of_this_process_waits_for_no_poll() {
+    let mut world = World::new().await;
+    world.config.jobs.poll_ms = 3_600_000;
+    let at_work = world.start();
+    // Whoever looks for the first time finds what is there; the second has to be told of.
+    for _ in 0..2 {
+        let video = world.upload("").await;
+        world.until(video, VideoState::Ready).await;
+    }
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_browsers_cannot_play_is_watched_once_encoded() {
     let world = World::new().await;
     let at_work = world.start();
