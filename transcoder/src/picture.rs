@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -69,17 +70,31 @@ pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Cove
     if widths.is_empty() {
         widths.push(picture.width());
     }
-    let sizes = widths.iter().map(|&width| Size { width, height: scaled_height(source, width) });
-    // Both formats at once: whoever waits for the film waits for its cover.
-    let (jpegs, webps) = thread::scope(|scope| {
-        let webps = scope.spawn(|| sizes.clone().map(|size| cover_webp(picture, size, output)).collect());
-        let jpegs: Result<Vec<_>, TaskError> =
-            sizes.clone().map(|size| cover_jpeg(picture, size, output)).collect();
-        let webps: Result<Vec<_>, TaskError> =
-            webps.join().unwrap_or_else(|_| Err(anyhow::anyhow!("writing WebP covers panicked").into()));
-        (jpegs, webps)
+    // The dearest first. Whoever waits for the film waits for its cover.
+    let formats = [CoverFormat::Webp, CoverFormat::Jpeg];
+    let wanted = widths.iter().rev().flat_map(|&width| formats.map(|format| (width, format)));
+    let left = Mutex::new(wanted);
+    let write_some = || -> Result<Vec<OutputFile>, TaskError> {
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let write = |(width, format)| {
+            let size = Size { width, height: scaled_height(source, width) };
+            match format {
+                CoverFormat::Jpeg => cover_jpeg(picture, size, output),
+                CoverFormat::Webp => cover_webp(picture, size, output),
+            }
+        };
+        std::iter::from_fn(next).map(write).collect()
+    };
+    let (some, others) = thread::scope(|scope| {
+        let others = scope.spawn(write_some);
+        (
+            write_some(),
+            others.join().unwrap_or_else(|_| Err(anyhow::anyhow!("writing covers panicked").into())),
+        )
     });
-    let files = jpegs?.into_iter().zip(webps?).flat_map(|(jpeg, webp)| [jpeg, webp]).collect();
+    let mut files = some?;
+    files.extend(others?);
+    files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let width_max = widths.iter().copied().max().unwrap_or(0);
     Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture)? })
 }

@@ -1,5 +1,8 @@
 //! One pass over a source: every packet is seen, the first pictures and sounds are decoded.
 
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+
 use domain::task::MediaLimits;
 use domain::{MediaProblem, Size};
 use ffmpeg_next::codec::packet::Packet;
@@ -14,10 +17,13 @@ use crate::frame_times::VideoPacket;
 use crate::source_packets::SourcePackets;
 use crate::{TaskError, ffi, pulse};
 
-/// Pictures looked at for size, format and interlacing.
-const LOOKED_AT_MAX: usize = 12;
+/// Pictures looked at for size, format and interlacing; where one of them is interlaced, more, for how its fields come.
+const LOOKED_AT: usize = 6;
+const INTERLACED_LOOKED_AT: usize = 12;
 /// Packets tried for them; a stream that starts in the middle of a long GOP shows nothing before.
 const TRIED_PACKETS_MAX: usize = 2_000;
+/// Packets read ahead of the one that is being looked at.
+const SHOWN_AHEAD_PACKETS_MAX: usize = 16;
 const TRIED_SOUND_PACKETS_MAX: usize = 200;
 /// Packets of one film: two hours at 240 frames a second and more; only a hostile file has more.
 const VIDEO_PACKETS_MAX: usize = 4_000_000;
@@ -47,14 +53,20 @@ pub struct AudioRead {
 }
 
 /// What the first decoded pictures show.
+#[derive(Default)]
 pub struct Look {
-    decoder: Decoder,
-    tried_packets: usize,
     pub first: Option<Picture>,
     /// Of the pictures that came out.
     pub timestamps: Vec<i64>,
     pub interlaced: bool,
     pub damaged: bool,
+}
+
+/// Decodes the first pictures beside the reading.
+struct Looking {
+    decoder: Decoder,
+    tried_packets: usize,
+    found: Look,
 }
 
 pub struct Picture {
@@ -67,17 +79,36 @@ pub struct Picture {
 pub fn read_all(
     input: &mut Input,
     video: usize,
-    mut ear: Option<(usize, Decoder)>,
+    ear: Option<(usize, Decoder)>,
     limits: &MediaLimits,
+) -> Result<Reading, TaskError> {
+    let looking = Looking::open(input, video, limits.pixels_max)?;
+    let (read, look) = thread::scope(|scope| {
+        let (shown, packets) = mpsc::sync_channel(SHOWN_AHEAD_PACKETS_MAX);
+        let looking = scope.spawn(move || looking.through(&packets));
+        let read = read_packets(input, video, ear, shown);
+        let panicked = |_| Err(anyhow::anyhow!("looking at the first pictures panicked").into());
+        (read, looking.join().unwrap_or_else(panicked))
+    });
+    Ok(Reading { look: look?, ..read? })
+}
+
+/// Whatever is `shown` is looked at, as long as somebody looks.
+fn read_packets(
+    input: &mut Input,
+    video: usize,
+    mut ear: Option<(usize, Decoder)>,
+    shown: SyncSender<Packet>,
 ) -> Result<Reading, TaskError> {
     let mut read = Reading {
         video: Vec::new(),
         video_bytes: 0,
         audio: AudioRead::default(),
-        look: Look::open(input, video, limits.pixels_max)?,
+        look: Look::default(),
         packets: SourcePackets::of(input),
         cut: false,
     };
+    let mut shown = Some(shown);
     let mut skips = 0;
     let mut left = Left(ffi::file_bytes(input));
     loop {
@@ -87,6 +118,7 @@ pub fn read_all(
                 left.take(&packet);
                 read.packets.take(&packet);
                 read.video_packet(&packet)?;
+                shown = shown.filter(|looked_at| looked_at.send(packet).is_ok());
             }
             Ok(()) => {
                 left.take(&packet);
@@ -104,7 +136,6 @@ pub fn read_all(
             }
         }
     }
-    read.look.end()?;
     // A picture cut off in the middle is not whole; in the middle of the film the decoder may still show it.
     while read.video.pop_if(|last| last.corrupt).is_some() {
         read.cut = true;
@@ -141,7 +172,7 @@ impl Reading {
             corrupt: packet.is_corrupt(),
         });
         self.video_bytes += packet.size() as u64;
-        self.look.packet(packet)
+        Ok(())
     }
 }
 
@@ -163,52 +194,50 @@ impl AudioRead {
     }
 }
 
-impl Look {
+impl Looking {
     fn open(input: &Input, video: usize, pixels_max: u64) -> Result<Self, TaskError> {
         let stream = input.stream(video).ok_or(Error::StreamNotFound)?;
         let decoder = Decoder::open_to_look(&stream, pixels_max).map_err(|error| {
             let detail = format!("The video cannot be decoded: {error}.");
             TaskError::rejected(MediaProblem::Unreadable, detail)
         })?;
-        Ok(Look {
-            decoder,
-            tried_packets: 0,
-            first: None,
-            timestamps: Vec::new(),
-            interlaced: false,
-            damaged: false,
-        })
+        Ok(Looking { decoder, tried_packets: 0, found: Look::default() })
     }
 
-    fn is_done(&self) -> bool {
-        self.timestamps.len() >= LOOKED_AT_MAX || self.tried_packets >= TRIED_PACKETS_MAX
-    }
-
-    fn packet(&mut self, packet: &Packet) -> Result<(), TaskError> {
-        if self.is_done() {
-            return Ok(());
+    /// Until enough was seen, or the film is over.
+    fn through(mut self, packets: &Receiver<Packet>) -> Result<Look, TaskError> {
+        for packet in packets {
+            self.tried_packets += 1;
+            self.decoder.send(&packet)?;
+            self.receive()?;
+            if self.is_done() {
+                break;
+            }
         }
-        self.tried_packets += 1;
-        self.decoder.send(packet)?;
-        self.receive()
-    }
-
-    fn end(&mut self) -> Result<(), TaskError> {
         if !self.is_done() {
             self.decoder.send_end()?;
             self.receive()?;
         }
         // Streams that begin in the middle of a GOP start with errors; only what follows a picture tells.
-        self.damaged = self.decoder.damaged > 0 && self.timestamps.len() < LOOKED_AT_MAX;
-        Ok(())
+        self.found.damaged = self.decoder.damaged > 0 && !self.has_seen_enough();
+        Ok(self.found)
+    }
+
+    fn is_done(&self) -> bool {
+        self.has_seen_enough() || self.tried_packets >= TRIED_PACKETS_MAX
+    }
+
+    fn has_seen_enough(&self) -> bool {
+        let enough = if self.found.interlaced { INTERLACED_LOOKED_AT } else { LOOKED_AT };
+        self.found.timestamps.len() >= enough
     }
 
     fn receive(&mut self) -> Result<(), TaskError> {
         let mut frame = Video::empty();
         while self.decoder.receive(&mut frame)? {
-            self.interlaced |= frame.is_interlaced();
-            self.timestamps.extend(frame.timestamp());
-            self.first.get_or_insert_with(|| Picture {
+            self.found.interlaced |= frame.is_interlaced();
+            self.found.timestamps.extend(frame.timestamp());
+            self.found.first.get_or_insert_with(|| Picture {
                 size: Size { width: frame.width(), height: frame.height() },
                 pixel: frame.format(),
                 sar: frame.aspect_ratio(),
