@@ -23,6 +23,8 @@ use crate::chunk_file::output_file;
 
 const JPEG_QUALITY: u8 = 84;
 const WEBP_QUALITY: &str = "80";
+/// 0 to 6: beyond this a picture takes longer and saves a few percent.
+const WEBP_EFFORT: &str = "2";
 /// Both sides of what a thumbhash is made of, at most.
 const THUMBHASH_PX_MAX: u32 = 100;
 /// Both sides of what a picture is judged by, at most.
@@ -142,7 +144,8 @@ fn lossy_webp(picture: &Video, libwebp: ffmpeg_next::Codec) -> Result<Vec<u8>, E
     video.set_height(picture.height());
     video.set_format(picture.format());
     video.set_time_base(Rational::new(1, 25));
-    let options: Dictionary = [("quality", WEBP_QUALITY)].into_iter().collect();
+    let options: Dictionary =
+        [("quality", WEBP_QUALITY), ("compression_level", WEBP_EFFORT)].into_iter().collect();
     let mut encoder = video.open_as_with(libwebp, options)?;
     encoder.send_frame(picture)?;
     encoder.send_eof()?;
