@@ -105,7 +105,8 @@ pub(crate) struct Rendition {
     state: &'static str,
     width: u32,
     height: u32,
-    /// 0 to 1. Renditions that are encoded are made all at once, from the same pictures.
+    /// 0 to 1. Renditions that are encoded are made all at once, from the same pictures; where `original` is among them,
+    /// the smallest is made before.
     progress: f64,
     /// This and what follows is there once it is `ready`.
     size_bytes: Option<u64>,

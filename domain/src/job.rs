@@ -19,6 +19,16 @@ closed_enum!(
 );
 
 closed_enum!(
+    /// Which rungs of a film a job makes.
+    Phase {
+        /// The one that is encoded and published alone, so that there is something to watch soon, and the audio.
+        First = "first",
+        /// All others.
+        Last = "last",
+    }
+);
+
+closed_enum!(
     JobState {
         /// Waits for `run_at`, then for a worker.
         Queued = "queued",

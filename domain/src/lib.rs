@@ -23,7 +23,7 @@ pub use id::{
     AttemptId, CommentId, DeletionId, IdParts, InvalidId, JobId, PublicationId, SessionId, UserId, VideoId,
 };
 pub use index::{Fragment, Layout, Piece, RenditionIndex, TrackIndex};
-pub use job::{JobKind, JobState, retry_delay_ms};
+pub use job::{JobKind, JobState, Phase, retry_delay_ms};
 pub use ladder::{LadderSettings, Rung, RungSetting, RungSettings, Size, ladder};
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
 pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};

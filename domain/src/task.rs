@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LadderSettings, MediaProblem, RenditionName, Rung, Size};
+use crate::{LadderSettings, MediaProblem, Phase, RenditionName, Rung, Size, VideoCodec};
 
 /// The argument by which a child works on although its machine cannot lock it in.
 pub const UNSAFE_NO_SANDBOX: &str = "--unsafe-no-sandbox";
@@ -23,12 +23,12 @@ pub enum Task {
         settings: EncodeSettings,
         cover_at_s: Option<f64>,
     },
-    /// Decode one chunk once and encode it at every rung: `<rung>.chunk-<number>.mp4`. `facts` is the file that
+    /// Decode one chunk once and encode it at every rung of the plan, which is one phase of the film's: `<rung>.chunk-<number>.mp4`. `facts` is the file that
     /// ingest wrote; without it the source is measured again.
     EncodeVideo { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan, chunk: u32 },
     /// Make the audio that the rungs share: `chunk.audio.mp4`.
     EncodeAudio { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan },
-    /// Join chunks, package, verify: track files, `shared.audio.mp4`, heads and indexes.
+    /// Join the chunks of a phase, package, verify: track files, `shared.audio.mp4`, heads and indexes.
     Assemble {
         /// By rung, as in `plan.rungs`; within a rung by chunk number.
         chunks: Vec<Vec<PathBuf>>,
@@ -207,7 +207,7 @@ pub struct OutputFile {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ingested {
     pub source: SourceInfo,
-    /// `None`: browsers cannot play the source; `original` is the first rung of the plan.
+    /// `None`: browsers cannot play the source; `original` is the largest rung of the plan.
     pub original: Option<RenditionOutput>,
     pub covers: Covers,
     pub plan: Plan,
@@ -247,6 +247,9 @@ pub struct Covers {
 pub struct Plan {
     /// Largest first; of one size those in H.264 first.
     pub rungs: Vec<Rung>,
+    /// The rung that is made in a phase of its own, before the others. `None`: all are made at once.
+    #[serde(default)]
+    pub first: Option<RenditionName>,
     /// A shared audio track is to be made.
     pub audio: bool,
     pub settings: EncodeSettingsPlanned,
@@ -259,6 +262,34 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The rung to begin with where nothing can be watched before rungs are encoded: the smallest one that plays
+    /// everywhere, unless it is the only one.
+    pub fn first_of(rungs: &[Rung]) -> Option<RenditionName> {
+        let plain = rungs.iter().filter(|rung| rung.name.codec() == VideoCodec::H264);
+        plain.map(|rung| rung.name).max().filter(|_| rungs.len() > 1)
+    }
+
+    pub fn phase_of(&self, rung: RenditionName) -> Phase {
+        if self.first == Some(rung) { Phase::First } else { Phase::Last }
+    }
+
+    /// Those in which it makes something, in their order.
+    pub fn phases(&self) -> impl Iterator<Item = Phase> {
+        let makes = |phase: &Phase| self.rungs.iter().any(|rung| self.phase_of(rung.name) == *phase);
+        Phase::ALL.iter().copied().filter(makes)
+    }
+
+    /// What a phase makes of it.
+    pub fn of_phase(&self, phase: Phase) -> Plan {
+        let rungs = self.rungs.iter().filter(|rung| self.phase_of(rung.name) == phase).cloned().collect();
+        Plan { rungs, ..self.clone() }
+    }
+
+    /// Whether it is what the first of two phases makes.
+    pub fn is_first_phase(&self) -> bool {
+        self.first.is_some() && self.rungs.iter().all(|rung| self.phase_of(rung.name) == Phase::First)
+    }
+
     /// Threads of each codec: 0, as many as it likes, for a film in one piece; else chunks run side by side, which
     /// costs less than threads within a picture.
     pub fn threads(&self) -> usize {
@@ -346,4 +377,57 @@ pub struct RenditionOutput {
     pub files: Vec<OutputFile>,
     /// Versions, settings and chunks that made it, for a person who wonders later.
     pub engine: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LadderSettings, RungSettings};
+
+    fn plan(size: Size, codecs: &[VideoCodec]) -> Plan {
+        let ladder = LadderSettings { crf: 23.0, rungs: RungSettings::default(), codecs: codecs.to_vec() };
+        let rungs: Vec<Rung> = [Rung::original(size)].into_iter().chain(ladder.rungs(size)).collect();
+        Plan {
+            first: Plan::first_of(&rungs),
+            rungs,
+            audio: true,
+            settings: EncodeSettingsPlanned::default(),
+            boundaries: Boundaries { timescale: 1000, starts: vec![0] },
+            chunks: vec![ChunkSpan { start: 0, end: None }],
+            expected: Expected {
+                frames: None,
+                duration_s: 1.0,
+                frame_duration_s: 0.03,
+                audio_offset_s: None,
+            },
+        }
+    }
+
+    #[test]
+    fn the_smallest_rung_that_plays_everywhere_comes_first() {
+        let plan = plan(Size { width: 1280, height: 720 }, &[VideoCodec::Av1]);
+        let of = |phase| -> Vec<&str> {
+            let rungs = plan.rungs.iter().filter(|rung| plan.phase_of(rung.name) == phase);
+            rungs.map(|rung| rung.name.as_str()).collect()
+        };
+        assert_eq!(of(Phase::First), ["low"]);
+        assert_eq!(of(Phase::Last), ["original", "medium", "medium-av1", "low-av1"]);
+        assert_eq!(plan.phases().collect::<Vec<_>>(), Phase::ALL);
+        assert_eq!(
+            Phase::ALL.iter().map(|&phase| plan.of_phase(phase).is_first_phase()).collect::<Vec<_>>(),
+            [true, false]
+        );
+        let both = Phase::ALL.iter().map(|&phase| plan.of_phase(phase).rungs.len());
+        assert_eq!(both.sum::<usize>(), plan.rungs.len());
+    }
+
+    #[test]
+    fn what_is_made_of_one_rung_or_was_planned_before_has_one_phase() {
+        let small = plan(Size { width: 320, height: 240 }, &[]);
+        assert_eq!((small.first, small.phases().collect::<Vec<_>>()), (None, vec![Phase::Last]));
+        let mut json = serde_json::to_value(plan(Size { width: 1280, height: 720 }, &[])).unwrap();
+        json.as_object_mut().unwrap().remove("first");
+        let old: Plan = serde_json::from_value(json).unwrap();
+        assert_eq!((old.of_phase(Phase::Last), old.first), (old.clone(), None));
+    }
 }

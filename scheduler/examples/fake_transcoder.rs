@@ -1,8 +1,10 @@
 //! A transcoder for tests: what it does stands in the source, as words. Speaks the true contract.
 //!
-//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is, and `ms=50`
-//! makes reading the source take so long, `bad` and `bad-once=<file>` make chunks that do not pass the check; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave, with
-//! `-encode` only when encoding.
+//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is, `one-rung` has no
+//! ladder, and `ms=50`
+//! makes reading the source take so long, `bad` and `bad-once=<file>` make chunks that do not pass the check,
+//! `bad-original-once=<file>` of those with `original`; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave,
+//! with `-encode` only when encoding, with `-original` when encoding that.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +30,10 @@ fn main() {
     let outcome = match task {
         Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
         Task::EncodeVideo { input, output, plan, chunk, .. } => {
-            let bad = is_bad(&words(&input, "-encode"));
+            let mut bad = is_bad(&words(&input, "-encode"), "bad-once=");
+            if plan.rungs.iter().any(|rung| rung.name == RenditionName::Original) {
+                bad |= is_bad(&words(&input, "-original"), "bad-original-once=");
+            }
             let file = |rung: &Rung| {
                 let file = write(&output, &format!("{}.chunk-{chunk:05}.mp4", rung.name));
                 if bad { write_over(&output, file, BAD) } else { file }
@@ -77,9 +82,9 @@ fn words(input: &Path, suffix: &str) -> String {
     words
 }
 
-/// Whether this chunk comes out wrong: with `bad` always, with `bad-once=<file>` where that file is not there yet.
-fn is_bad(words: &str) -> bool {
-    let once = words.split_whitespace().find_map(|word| word.strip_prefix("bad-once="));
+/// Whether this chunk comes out wrong: with `bad` always, with `once` and a file where that is not there yet.
+fn is_bad(words: &str, once: &str) -> bool {
+    let once = words.split_whitespace().find_map(|word| word.strip_prefix(once));
     let first = once.is_some_and(|marker| std::fs::File::create_new(marker).is_ok());
     first || words.split_whitespace().any(|word| word == "bad")
 }
@@ -112,11 +117,14 @@ fn ingest(words: &str, output: &Path) -> Outcome {
         covers.files[0].bytes += 1;
     }
     let facts = (chunks > 0 || original.is_none()).then(|| write(output, "facts.json"));
-    let mut rungs = if chunks == 0 { Vec::new() } else { ladder(SIZE, 23.0) };
+    let no_ladder = chunks == 0 || words.contains("one-rung");
+    let mut rungs = if no_ladder { Vec::new() } else { ladder(SIZE, 23.0) };
     if original.is_none() {
         rungs.insert(0, Rung::original(SIZE));
     }
-    Outcome::Ingest(Ingested { source: source(), original, covers, plan: plan(rungs, chunks, words), facts })
+    let first = Plan::first_of(&rungs).filter(|_| original.is_none());
+    let plan = Plan { first, ..plan(rungs, chunks, words) };
+    Outcome::Ingest(Ingested { source: source(), original, covers, plan, facts })
 }
 
 fn source() -> SourceInfo {
@@ -134,6 +142,7 @@ fn source() -> SourceInfo {
 fn plan(rungs: Vec<Rung>, chunks: usize, words: &str) -> Plan {
     Plan {
         rungs,
+        first: None,
         audio: words.contains("audio"),
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".to_owned(),

@@ -18,8 +18,8 @@ use crate::scratch::Scratch;
 const PURGE_SLOTS: usize = 4;
 /// Nobody waits for a picture before watching.
 const COVER_SLOTS: usize = 1;
-/// Joining is reading and writing: more at once would only share the disk.
-const ASSEMBLE_SLOTS: usize = 1;
+/// Joining is reading and writing: more at once would only share the disk. A short film passes a long one.
+const ASSEMBLE_SLOTS: usize = 2;
 /// After the database did not answer.
 const DISTURBED_WAIT: Duration = Duration::from_millis(500);
 /// Leases ended while nobody could renew them. Those who held them give them back in this time after the database's

@@ -85,6 +85,7 @@ mod tests {
         };
         let plan = Plan {
             rungs: ladder(size, 23.0),
+            first: None,
             audio: true,
             settings: EncodeSettingsPlanned { gop_s_max: 2.0, ..Default::default() },
             boundaries: Boundaries { timescale: 1000, starts: vec![0] },

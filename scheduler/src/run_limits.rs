@@ -36,6 +36,8 @@ const READ_BYTES_PER_CPU_S: u64 = 4 * MIB;
 
 /// Of what nobody waits for: whoever uploads, watches or is being judged goes first, and encodes take what is left.
 const NICENESS_OF_ENCODES: i32 = 10;
+/// Of what makes a film playable, before what only makes it better.
+const NICENESS_OF_FIRST_PHASES: i32 = 5;
 
 const OUTPUT_BYTES_BASE: u64 = GIB;
 const OUTPUT_BYTES_PER_INPUT_BYTE: u64 = 4;
@@ -97,6 +99,9 @@ pub fn of(
 
 fn niceness(task: &Task) -> i32 {
     match task {
+        Task::EncodeVideo { plan, .. } | Task::EncodeAudio { plan, .. } if plan.is_first_phase() => {
+            NICENESS_OF_FIRST_PHASES
+        }
         Task::EncodeVideo { .. } | Task::EncodeAudio { .. } | Task::Storyboard { .. } => NICENESS_OF_ENCODES,
         Task::Sandbox | Task::Ingest { .. } | Task::Assemble { .. } | Task::Cover { .. } => 0,
     }

@@ -15,11 +15,12 @@ pub struct Violation {
 /// Each statement answers with the ids of rows that break its rule.
 const RULES: [(&str, &str); 9] = [
     (
-        "a watchable video has a publication with `original`",
+        "a watchable video has a publication with `original`, or with another rendition while that is encoded",
         "-- check.publications
          SELECT v.id AS id FROM videos v WHERE v.state IN ('playable', 'ready') AND NOT EXISTS (
            SELECT 1 FROM renditions r JOIN publications p ON p.id = r.publication_id
-           WHERE p.id = v.publication_id AND p.video_id = v.id AND r.name = 'original')",
+           WHERE p.id = v.publication_id AND p.video_id = v.id AND (r.name = 'original' OR v.state = 'playable'
+             AND EXISTS (SELECT 1 FROM rungs g WHERE g.video_id = v.id AND g.name = 'original')))",
     ),
     (
         "a ready video has every planned rendition",

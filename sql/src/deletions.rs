@@ -259,13 +259,7 @@ pub(crate) async fn delete_video(tx: &mut Tx, new: &NewDeletion, now: Timestamp)
     set_gone_at(tx, new.video, Some(new.due_at)).await?;
     if !reschedule(tx, new).await? {
         insert_deletion(tx, new, now).await?;
-        let purge = NewJob {
-            id: new.job,
-            kind: JobKind::Purge,
-            video: new.video,
-            payload: "{}".to_owned(),
-            run_at: new.due_at,
-        };
+        let purge = NewJob::new(new.job, JobKind::Purge, new.video, "{}".to_owned(), new.due_at);
         insert(tx, &purge, now).await?;
     }
     if new.due_at <= now {

@@ -1,7 +1,7 @@
 //! An assembly that found parts of the encode unsound. To join them again would fail again, so they are encoded anew,
 //! and another assembly follows the last of them.
 
-use domain::{JobId, JobKind, Timestamp, VideoId};
+use domain::{JobId, JobKind, Phase, Timestamp, VideoId};
 
 use crate::job_endings::{after_death, lose_attempts};
 use crate::jobs::finish;
@@ -24,8 +24,9 @@ struct Encode {
 }
 
 impl Catalog {
-    /// Ends an `assemble` run whose input was at fault. `payloads`: of the `encode` jobs that made it. Each runs again
-    /// from `retry_at` on, unless it was run `attempts_max` times.
+    /// Ends an `assemble` run whose input was at fault. `payloads`: of the `encode` jobs of its phase that made it, or of
+    /// the first one where that made it for both. Each runs again from `retry_at` on, unless it was run `attempts_max`
+    /// times.
     pub async fn encode_anew(
         &self,
         lease: &Lease,
@@ -38,7 +39,7 @@ impl Catalog {
         commit!(self, async |tx| {
             crate::jobs::fence(tx, lease).await?;
             let video = lease.job.video;
-            let encodes = encodes(tx, video, payloads).await?;
+            let encodes = encodes(tx, video, lease.job.phase, payloads).await?;
             if encodes.is_empty() {
                 return Ok(EncodeAnew::NoSuchPart);
             }
@@ -59,12 +60,20 @@ impl Catalog {
 }
 
 /// Those that are done.
-async fn encodes(tx: &mut Tx, video: VideoId, payloads: &[String]) -> Result<Vec<Encode>, SqlError> {
+async fn encodes(
+    tx: &mut Tx,
+    video: VideoId,
+    phase: Phase,
+    payloads: &[String],
+) -> Result<Vec<Encode>, SqlError> {
     let rows = sqlx::query(
         "-- jobs.done_encodes
-         SELECT id, payload, attempts FROM jobs WHERE video_id = $1 AND kind = 'encode' AND state = 'done'",
+         SELECT id, payload, attempts FROM jobs WHERE video_id = $1 AND kind = 'encode' AND state = 'done'
+           AND (phase = $2 OR payload NOT IN (
+             SELECT payload FROM jobs WHERE video_id = $1 AND kind = 'encode' AND phase = $2))",
     )
     .bind(video.to_string())
+    .bind(phase.as_str())
     .fetch_all(&mut **tx)
     .await?;
     let mut found = Vec::new();

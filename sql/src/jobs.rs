@@ -1,6 +1,6 @@
 //! Jobs: leased rows with a fence. A claim raises the token, and every later write carries it.
 
-use domain::{AttemptId, JobId, JobKind, Timestamp, VideoId};
+use domain::{AttemptId, JobId, JobKind, Phase, Timestamp, VideoId};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
@@ -17,6 +17,8 @@ pub struct Job {
     pub id: JobId,
     pub kind: JobKind,
     pub video: VideoId,
+    /// Of an `encode` or `assemble`.
+    pub phase: Phase,
     /// JSON; what it means is between those who queue and those who run.
     pub payload: String,
     /// This run is the `attempt`-th, from 1.
@@ -52,8 +54,16 @@ pub(crate) struct NewJob {
     pub id: JobId,
     pub kind: JobKind,
     pub video: VideoId,
+    pub phase: Phase,
     pub payload: String,
     pub run_at: Timestamp,
+}
+
+impl NewJob {
+    /// Of a kind that has no phases.
+    pub fn new(id: JobId, kind: JobKind, video: VideoId, payload: String, run_at: Timestamp) -> NewJob {
+        NewJob { id, kind, video, phase: Phase::Last, payload, run_at }
+    }
 }
 
 /// What a claim may find, of one kind.
@@ -276,8 +286,8 @@ async fn insert_in_turn(
     sqlx::query(
         "-- jobs.insert
          INSERT INTO jobs (id, kind, state, video_id, payload, run_at, turn_at, attempts, token, progress, created_at,
-                           estimate_s)
-         VALUES ($1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0.0, $7, $8)",
+                           estimate_s, phase)
+         VALUES ($1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0.0, $7, $8, $9)",
     )
     .bind(new.id.to_string())
     .bind(new.kind.as_str())
@@ -287,34 +297,44 @@ async fn insert_in_turn(
     .bind(turn_at.unix_ms())
     .bind(now.unix_ms())
     .bind(estimate_s)
+    .bind(new.phase.as_str())
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
-/// The encodes of one film, behind those that its author has in the queue.
+/// The encodes of one film, behind those that its author has in the queue; the first phase only behind first phases, so
+/// that nothing waits to be watched until what can be watched is ready.
 pub(crate) async fn insert_encodes(
     tx: &mut Tx,
     video: VideoId,
     encodes: &[NewEncode],
     now: Timestamp,
 ) -> Result<(), SqlError> {
+    for &phase in Phase::ALL {
+        let mut turn_at = next_turn(tx, video, phase, now).await?;
+        for NewEncode { id, payload, estimate_s, .. } in encodes.iter().filter(|new| new.phase == phase) {
+            let (kind, payload) = (JobKind::Encode, payload.clone());
+            let job = NewJob { id: *id, kind, video, phase, payload, run_at: now };
+            insert_in_turn(tx, &job, turn_at, *estimate_s, now).await?;
+            turn_at = turn_at.plus_ms(TURN_MS);
+        }
+    }
+    Ok(())
+}
+
+async fn next_turn(tx: &mut Tx, video: VideoId, phase: Phase, now: Timestamp) -> Result<Timestamp, SqlError> {
     let row = sqlx::query(
         "-- jobs.last_turn
          SELECT MAX(j.turn_at) AS last FROM jobs j JOIN videos v ON v.id = j.video_id
-         WHERE v.author_id = (SELECT author_id FROM videos WHERE id = $1) AND j.kind = 'encode' AND j.state = 'queued'",
+         WHERE v.author_id = (SELECT author_id FROM videos WHERE id = $1) AND j.kind = 'encode' AND j.state = 'queued'
+           AND ($2 = 'last' OR j.phase = 'first')",
     )
     .bind(video.to_string())
+    .bind(phase.as_str())
     .fetch_one(&mut **tx)
     .await?;
-    let mut turn_at = instant_opt(&row, "last")?.map_or(now, |last| last.plus_ms(TURN_MS).max(now));
-    for NewEncode { id, payload, estimate_s } in encodes {
-        let (kind, payload) = (JobKind::Encode, payload.clone());
-        let job = NewJob { id: *id, kind, video, payload, run_at: now };
-        insert_in_turn(tx, &job, turn_at, *estimate_s, now).await?;
-        turn_at = turn_at.plus_ms(TURN_MS);
-    }
-    Ok(())
+    Ok(instant_opt(&row, "last")?.map_or(now, |last| last.plus_ms(TURN_MS).max(now)))
 }
 
 pub(crate) async fn exists(tx: &mut Tx, id: JobId) -> Result<bool, SqlError> {
@@ -454,7 +474,7 @@ async fn claim_kind(
          UPDATE jobs SET state = 'running', token = token + 1, attempts = attempts + 1, worker = $3,
            lease_until = $4, started_at = $2, progress = 0.0
          WHERE id IN (SELECT id FROM due)
-         RETURNING id, kind, video_id, payload, attempts, token, created_at, postponed_since"
+         RETURNING id, kind, video_id, phase, payload, attempts, token, created_at, postponed_since"
     )))
     .bind(kind.as_str())
     .bind(now.unix_ms())
@@ -476,6 +496,7 @@ fn lease(row: &AnyRow, lease_until: Timestamp) -> Result<Lease, SqlError> {
         id: parsed(row, "id")?,
         kind: parsed(row, "kind")?,
         video: parsed(row, "video_id")?,
+        phase: parsed(row, "phase")?,
         payload: text(row, "payload")?,
         attempt: natural(row, "attempts")?,
         created_at: instant(row, "created_at")?,

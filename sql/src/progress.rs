@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use domain::{JobKind, Stage, Timestamp, VideoId};
+use domain::{JobKind, Phase, Stage, Timestamp, VideoId};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
@@ -39,25 +39,32 @@ struct Tally {
     wall_s: f64,
 }
 
+/// What is done for the rungs of one phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Rungs {
+    encode: Tally,
+    assemble: Tally,
+}
+
 /// What is done for one film.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Work {
     ingest: Tally,
-    encode: Tally,
-    assemble: Tally,
+    first: Rungs,
+    last: Rungs,
 }
 
 impl Work {
     /// `None`: nothing is done for it any more.
     pub fn stage(&self) -> Option<Stage> {
-        let Work { ingest, encode, assemble } = self;
-        if ingest.running > 0 {
+        let Rungs { encode, assemble } = self.both();
+        if self.ingest.running > 0 {
             Some(Stage::Checking)
         } else if encode.running > 0 {
             Some(Stage::Encoding)
         } else if assemble.running > 0 {
             Some(Stage::Assembling)
-        } else if ingest.queued + encode.queued + assemble.queued > 0 {
+        } else if self.ingest.queued + encode.queued + assemble.queued > 0 {
             Some(Stage::Waiting)
         } else {
             None
@@ -66,16 +73,40 @@ impl Work {
 
     /// Of the whole film, 0 to 1.
     fn film(&self) -> f64 {
-        let rungs_s = self.encodes_s() * (1.0 + ASSEMBLING_SHARE);
+        // The last assembly is what remains when all is encoded.
+        let rungs = Rungs { assemble: self.last.assemble, ..self.both() };
+        let rungs_s = rungs.encodes_s() * (1.0 + ASSEMBLING_SHARE);
         let checked_s = self.ingest.done_took_s;
         if rungs_s <= 0.0 {
             return CHECKING_SHARE * self.ingest.fraction_running();
         }
-        ((checked_s + self.rungs() * rungs_s) / (checked_s + rungs_s)).clamp(0.0, PROGRESS_MAX)
+        ((checked_s + rungs.fraction() * rungs_s) / (checked_s + rungs_s)).clamp(0.0, PROGRESS_MAX)
     }
 
-    /// Of its renditions, which are made all at once: 0 to 1.
-    fn rungs(&self) -> f64 {
+    /// Seconds until the film is ready, if as many work on it as until now. `None`: nobody can tell.
+    pub fn eta_s(&self) -> Option<f64> {
+        let rungs = self.both();
+        let Rungs { encode, assemble } = &rungs;
+        let measured_s = encode.done_took_s + encode.running_took_s;
+        if encode.running + assemble.running == 0 || measured_s < MEASURED_S_MIN {
+            return None;
+        }
+        let encodes_left_s = rungs.encodes_left_s() / encode.workers();
+        let assemble_s = rungs.encodes_s() * ASSEMBLING_SHARE * (1.0 - self.last.assemble.fraction_running());
+        Some((encodes_left_s + assemble_s).ceil())
+    }
+
+    fn both(&self) -> Rungs {
+        Rungs {
+            encode: self.first.encode.and(&self.last.encode),
+            assemble: self.first.assemble.and(&self.last.assemble),
+        }
+    }
+}
+
+impl Rungs {
+    /// They are made all at once: 0 to 1.
+    fn fraction(&self) -> f64 {
         let encodes_s = self.encodes_s();
         if encodes_s <= 0.0 {
             return 0.0;
@@ -83,18 +114,6 @@ impl Work {
         let done_s = encodes_s - self.encodes_left_s();
         let assembled = ASSEMBLING_SHARE * self.assemble.fraction_running();
         ((done_s / encodes_s + assembled) / (1.0 + ASSEMBLING_SHARE)).clamp(0.0, PROGRESS_MAX)
-    }
-
-    /// Seconds until the film is ready, if as many work on it as until now. `None`: nobody can tell.
-    pub fn eta_s(&self) -> Option<f64> {
-        let Work { encode, assemble, .. } = self;
-        let measured_s = encode.done_took_s + encode.running_took_s;
-        if encode.running + assemble.running == 0 || measured_s < MEASURED_S_MIN {
-            return None;
-        }
-        let encodes_left_s = self.encodes_left_s() / encode.workers();
-        let assemble_s = self.encodes_s() * ASSEMBLING_SHARE * (1.0 - assemble.fraction_running());
-        Some((encodes_left_s + assemble_s).ceil())
     }
 
     /// What all encodes take together.
@@ -111,6 +130,19 @@ impl Work {
 }
 
 impl Tally {
+    fn and(&self, other: &Tally) -> Tally {
+        Tally {
+            queued: self.queued + other.queued,
+            running: self.running + other.running,
+            guessed_s: self.guessed_s + other.guessed_s,
+            done_guessed_s: self.done_guessed_s + other.done_guessed_s,
+            done_took_s: self.done_took_s + other.done_took_s,
+            running_guessed_s: self.running_guessed_s + other.running_guessed_s,
+            running_took_s: self.running_took_s + other.running_took_s,
+            wall_s: self.wall_s.max(other.wall_s),
+        }
+    }
+
     /// By how much they take longer than was guessed.
     fn pace(&self) -> f64 {
         let guessed_s = self.done_guessed_s + self.running_guessed_s;
@@ -144,13 +176,17 @@ pub(crate) async fn refresh_progress(tx: &mut Tx, video: VideoId, now: Timestamp
         .bind(work.film())
         .execute(&mut **tx)
         .await?;
-    sqlx::query(
-        "-- rungs.raise_progress\nUPDATE rungs SET progress = $2 WHERE video_id = $1 AND progress < $2",
-    )
-    .bind(video.to_string())
-    .bind(work.rungs())
-    .execute(&mut **tx)
-    .await?;
+    for (phase, rungs) in [(Phase::First, work.first), (Phase::Last, work.last)] {
+        sqlx::query(
+            "-- rungs.raise_progress
+             UPDATE rungs SET progress = $2 WHERE video_id = $1 AND phase = $3 AND progress < $2",
+        )
+        .bind(video.to_string())
+        .bind(rungs.fraction())
+        .bind(phase.as_str())
+        .execute(&mut **tx)
+        .await?;
+    }
     Ok(())
 }
 
@@ -171,10 +207,10 @@ pub(crate) async fn work_on(
 }
 
 fn tally<'q>(videos: usize) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    // An assembly that is done took its film to `ready`, or found chunks that had to be encoded anew.
+    // An assembly that is done published what it made, or found chunks that had to be encoded anew.
     sqlx::query(AssertSqlSafe(format!(
         "-- jobs.tally
-         SELECT video_id, kind,
+         SELECT video_id, kind, phase,
            sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END) AS queued,
            sum(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running,
            sum(estimate_s) AS guessed_s,
@@ -185,7 +221,7 @@ fn tally<'q>(videos: usize) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyA
            coalesce(max($1 - started_at), 0) AS wall_ms
          FROM jobs WHERE video_id IN ({}) AND kind IN ('ingest', 'encode', 'assemble') AND state <> 'cancelled'
            AND NOT (kind = 'assemble' AND state = 'done')
-         GROUP BY video_id, kind",
+         GROUP BY video_id, kind, phase",
         placeholders(2, videos)
     )))
 }
@@ -194,10 +230,14 @@ fn by_film(rows: &[AnyRow]) -> Result<HashMap<VideoId, Work>, SqlError> {
     let mut films: HashMap<VideoId, Work> = HashMap::new();
     for row in rows {
         let work = films.entry(parsed(row, "video_id")?).or_default();
+        let rungs = match parsed(row, "phase")? {
+            Phase::First => &mut work.first,
+            Phase::Last => &mut work.last,
+        };
         let tally = match parsed(row, "kind")? {
             JobKind::Ingest => &mut work.ingest,
-            JobKind::Encode => &mut work.encode,
-            _ => &mut work.assemble,
+            JobKind::Encode => &mut rungs.encode,
+            _ => &mut rungs.assemble,
         };
         *tally = Tally {
             queued: natural(row, "queued")?,
@@ -236,7 +276,11 @@ mod tests {
             running_took_s: 8.0 * running_s,
             wall_s: 8.0 * (done_s + running_s) / 2.0,
         };
-        Work { ingest, encode, assemble: Tally::default() }
+        Work { ingest, last: rungs(encode, Tally::default()), ..Work::default() }
+    }
+
+    fn rungs(encode: Tally, assemble: Tally) -> Rungs {
+        Rungs { encode, assemble }
     }
 
     #[test]
@@ -250,7 +294,7 @@ mod tests {
         }
         let assembling = Tally { running: 1, guessed_s: 1.0, running_guessed_s: 0.7, ..Tally::default() };
         steps.push(film(10, 0, 0.0).film());
-        steps.push(Work { assemble: assembling, ..film(10, 0, 0.0) }.film());
+        steps.push(Work { last: rungs(film(10, 0, 0.0).last.encode, assembling), ..film(10, 0, 0.0) }.film());
         assert!(steps.is_sorted(), "{steps:?}");
         assert!(steps[0] > 0.0 && steps.last().is_some_and(|last| (0.96..1.0).contains(last)), "{steps:?}");
     }
@@ -258,8 +302,8 @@ mod tests {
     #[test]
     fn half_of_the_chunks_are_half_of_the_work() {
         let half = film(5, 0, 0.0);
-        assert!((half.rungs() - 0.5).abs() < 0.02, "{}", half.rungs());
-        assert!((half.film() - half.rungs()).abs() < 0.02);
+        assert!((half.last.fraction() - 0.5).abs() < 0.02, "{}", half.last.fraction());
+        assert!((half.film() - half.last.fraction()).abs() < 0.02);
     }
 
     #[test]
@@ -267,8 +311,23 @@ mod tests {
         // A large one and a small one: when the large one is done, most is.
         let encode =
             Tally { queued: 1, guessed_s: 10.0, done_guessed_s: 9.0, done_took_s: 9.0, ..Tally::default() };
-        let work = Work { encode, ..Work::default() };
-        assert!((work.rungs() - 0.9 / 1.02).abs() < 0.001, "{}", work.rungs());
+        let fraction = rungs(encode, Tally::default()).fraction();
+        assert!((fraction - 0.9 / 1.02).abs() < 0.001, "{fraction}");
+    }
+
+    #[test]
+    fn a_first_phase_is_a_part_of_the_whole() {
+        // A tenth of the work is done, and its rung is being joined.
+        let done =
+            Tally { guessed_s: 4.0, done_guessed_s: 4.0, done_took_s: 4.0, wall_s: 4.0, ..Tally::default() };
+        let waiting = Tally { queued: 4, guessed_s: 36.0, ..Tally::default() };
+        let assembling = Tally { running: 1, guessed_s: 1.0, running_guessed_s: 0.5, ..Tally::default() };
+        let (first, last) = (rungs(done, assembling), rungs(waiting, Tally::default()));
+        let work = Work { first, last, ..Work::default() };
+        assert!((work.first.fraction() - 0.99).abs() < 0.001 && work.last.fraction() == 0.0);
+        assert!((work.film() - 0.1 / 1.02).abs() < 0.001, "{}", work.film());
+        assert_eq!(work.stage(), Some(Stage::Assembling));
+        assert!(work.eta_s().is_some_and(|eta_s| (36.0..=37.0).contains(&eta_s)), "{:?}", work.eta_s());
     }
 
     #[test]
@@ -290,7 +349,10 @@ mod tests {
     fn the_stage_is_what_runs() {
         let running = Tally { running: 1, ..Tally::default() };
         let queued = Tally { queued: 1, ..Tally::default() };
-        let stage = |ingest, encode, assemble| Work { ingest, encode, assemble }.stage();
+        let stage = |ingest, encode, assemble| {
+            let last = rungs(encode, assemble);
+            Work { ingest, last, ..Work::default() }.stage()
+        };
         let none = Tally::default();
         assert_eq!(stage(queued, none, none), Some(Stage::Waiting));
         assert_eq!(stage(running, none, none), Some(Stage::Checking));

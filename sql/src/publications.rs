@@ -52,6 +52,8 @@ pub struct PublishedRendition {
     pub name: RenditionName,
     /// Its files lie under this attempt.
     pub attempt: AttemptId,
+    /// For the first time, which may be in a publication before this one.
+    pub published_at: Timestamp,
     pub size: Size,
     pub frame_rate: f64,
     pub duration_s: f64,
@@ -101,8 +103,9 @@ impl Catalog {
         let Some(row) = row else { return Ok(None) };
         let rows = sqlx::query(
             "-- publications.renditions
-             SELECT name, attempt_id, width, height, frame_rate, duration_s, size_bytes, bitrate_bps, codecs
-             FROM renditions WHERE publication_id = $1",
+             SELECT r.name, r.attempt_id, a.ended_at AS published_at, r.width, r.height, r.frame_rate, r.duration_s,
+                    r.size_bytes, r.bitrate_bps, r.codecs
+             FROM renditions r JOIN attempts a ON a.id = r.attempt_id WHERE r.publication_id = $1",
         )
         .bind(id.to_string())
         .fetch_all(&self.readers)
@@ -140,6 +143,7 @@ fn rendition(row: &AnyRow) -> Result<PublishedRendition, SqlError> {
     Ok(PublishedRendition {
         name: parsed(row, "name")?,
         attempt: parsed(row, "attempt_id")?,
+        published_at: instant(row, "published_at")?,
         size: Size { width: natural(row, "width")?, height: natural(row, "height")? },
         frame_rate: float(row, "frame_rate")?,
         duration_s: float(row, "duration_s")?,

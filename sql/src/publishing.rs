@@ -2,7 +2,7 @@
 //! the first thing it does is to end its own job, so that it happens once.
 
 use domain::task::{Covers, Plan, RenditionOutput, SourceInfo};
-use domain::{AttemptId, JobId, JobKind, PublicationId, Timestamp, VideoId, VideoState};
+use domain::{AttemptId, JobId, JobKind, Phase, PublicationId, Timestamp, VideoId, VideoState};
 
 use crate::attempts::was_committed;
 use crate::jobs::{NewJob, fence, finish};
@@ -30,6 +30,7 @@ pub struct IngestCommit<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewEncode {
     pub id: JobId,
+    pub phase: Phase,
     pub payload: String,
     /// How long it is likely to take: what its progress is weighed by.
     pub estimate_s: f64,
@@ -49,7 +50,8 @@ pub struct RenditionsPublished<'a> {
     pub publication: PublicationId,
     pub renditions: &'a [RenditionOutput],
     pub objects: &'a [NewObject],
-    pub storyboard_job: JobId,
+    /// What may be queued by it: of the first phase the assembly of the last, of the last the storyboard.
+    pub next_job: JobId,
 }
 
 /// The payload of a `cover` job that draws the storyboard.
@@ -106,7 +108,7 @@ impl Catalog {
         })
     }
 
-    /// One chunk, or the audio, is encoded. The last one queues `assemble` in the same breath.
+    /// One chunk, or the audio, is encoded. The last one of a phase queues its `assemble` in the same breath.
     pub async fn finish_encode(
         &self,
         lease: &Lease,
@@ -121,21 +123,12 @@ impl Catalog {
             }
             let video = lease.job.video;
             refresh_progress(tx, video, now).await?;
-            if everything_is_encoded(tx, video).await? {
-                let assemble = NewJob {
-                    id: assemble_job,
-                    kind: JobKind::Assemble,
-                    video,
-                    payload: "{}".to_owned(),
-                    run_at: now,
-                };
-                crate::jobs::insert(tx, &assemble, now).await?;
-            }
-            Ok(())
+            Ok(queue_assembly(tx, video, assemble_job, now).await?)
         })
     }
 
-    /// The whole ladder is there: a new publication of what was out and what came, and `ready`.
+    /// What a phase made is there: a new publication of what was out and what came. After the first phase the film is
+    /// `playable`; after the last the whole ladder is there, and it is `ready`.
     pub async fn publish_renditions(
         &self,
         lease: &Lease,
@@ -143,18 +136,25 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<(), FencedError> {
         commit!(self, async |tx| {
-            let RenditionsPublished { attempt, publication, renditions, objects, storyboard_job } =
-                *published;
+            let RenditionsPublished { attempt, publication, renditions, objects, next_job } = *published;
             if commit_run(tx, lease, attempt, objects, now).await? == Run::CommittedBefore {
                 return Ok(());
             }
             let video = lease.job.video;
             publish(tx, video, publication, attempt, renditions, now).await?;
-            objects::retire(tx, video, "chunk", now).await?;
             if state(tx, video).await? == Some(VideoState::Processing) {
                 advance(tx, video, VideoState::Processing, VideoState::Playable, now).await?;
             }
-            Ok(become_ready(tx, video, storyboard_job, now).await?)
+            match lease.job.phase {
+                Phase::First => {
+                    refresh_progress(tx, video, now).await?;
+                    Ok(queue_assembly(tx, video, next_job, now).await?)
+                }
+                Phase::Last => {
+                    objects::retire(tx, video, "chunk", now).await?;
+                    Ok(become_ready(tx, video, next_job, now).await?)
+                }
+            }
         })
     }
 
@@ -242,8 +242,7 @@ async fn become_ready(
     now: Timestamp,
 ) -> Result<(), SqlError> {
     advance(tx, video, VideoState::Playable, VideoState::Ready, now).await?;
-    let payload = STORYBOARD.to_owned();
-    let job = NewJob { id: storyboard_job, kind: JobKind::Cover, video, payload, run_at: now };
+    let job = NewJob::new(storyboard_job, JobKind::Cover, video, STORYBOARD.to_owned(), now);
     crate::jobs::insert(tx, &job, now).await
 }
 
@@ -311,30 +310,48 @@ async fn note_rungs(tx: &mut Tx, video: VideoId, plan: &Plan) -> Result<(), SqlE
     for (position, rung) in plan.rungs.iter().enumerate() {
         sqlx::query(
             "-- videos.note_rung
-             INSERT INTO rungs (video_id, name, position, width, height) VALUES ($1, $2, $3, $4, $5)",
+             INSERT INTO rungs (video_id, name, position, width, height, phase) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(video.to_string())
         .bind(rung.name.as_str())
         .bind(position as i64)
         .bind(i64::from(rung.size.width))
         .bind(i64::from(rung.size.height))
+        .bind(plan.phase_of(rung.name).as_str())
         .execute(&mut **tx)
         .await?;
     }
     Ok(())
 }
 
-async fn everything_is_encoded(tx: &mut Tx, video: VideoId) -> Result<bool, SqlError> {
+/// Of the phase that can be joined now, if there is one: one assembly at a time.
+async fn queue_assembly(tx: &mut Tx, video: VideoId, job: JobId, now: Timestamp) -> Result<(), SqlError> {
     let row = sqlx::query(
-        "-- jobs.unfinished_encodes
-         SELECT count(*) AS unfinished FROM jobs
-         WHERE video_id = $1 AND (kind = 'encode' AND state <> 'done'
-                                  OR kind = 'assemble' AND state IN ('queued', 'running'))",
+        "-- jobs.left_to_encode
+         SELECT coalesce(sum(CASE WHEN kind = 'assemble' THEN 1 ELSE 0 END), 0) AS assemblies,
+           coalesce(sum(CASE WHEN kind = 'encode' AND state <> 'done' THEN 1 ELSE 0 END), 0) AS encodes,
+           coalesce(sum(CASE WHEN kind = 'encode' AND state <> 'done' AND phase = 'first' THEN 1 ELSE 0 END), 0)
+             AS first_encodes,
+           coalesce(sum(CASE WHEN kind = 'encode' AND phase = 'first' THEN 1 ELSE 0 END), 0) AS first_planned
+         FROM jobs
+         WHERE video_id = $1 AND (kind = 'encode' OR kind = 'assemble' AND state IN ('queued', 'running'))",
     )
     .bind(video.to_string())
     .fetch_one(&mut **tx)
     .await?;
-    Ok(natural::<u64>(&row, "unfinished")? == 0)
+    let count = |column| natural::<u64>(&row, column);
+    let is_watched = state(tx, video).await? == Some(VideoState::Playable);
+    let (phase, left) = if is_watched || count("first_planned")? == 0 {
+        (Phase::Last, count("encodes")?)
+    } else {
+        (Phase::First, count("first_encodes")?)
+    };
+    if left + count("assemblies")? > 0 {
+        return Ok(());
+    }
+    let payload = "{}".to_owned();
+    let assemble = NewJob { id: job, kind: JobKind::Assemble, video, phase, payload, run_at: now };
+    crate::jobs::insert(tx, &assemble, now).await
 }
 
 /// Makes a publication of what the live one shows and of `renditions`, which win, and points the video at it.

@@ -139,13 +139,7 @@ impl Catalog {
             let key = ObjectKey { video: done.video, attempt: done.attempt, file: ObjectFile::Source };
             let source = NewObject { key, bytes: done.bytes, crc64nvme: Some(done.crc64nvme) };
             crate::objects::insert(tx, &[source], now).await?;
-            let ingest = NewJob {
-                id: done.ingest_job,
-                kind: JobKind::Ingest,
-                video: done.video,
-                payload: "{}".to_owned(),
-                run_at: now,
-            };
+            let ingest = NewJob::new(done.ingest_job, JobKind::Ingest, done.video, "{}".to_owned(), now);
             crate::jobs::insert(tx, &ingest, now).await?;
             Ok(CompleteUpload::Completed)
         });

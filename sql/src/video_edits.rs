@@ -154,7 +154,7 @@ async fn replace_cover_job(
     }
     crate::jobs::cancel_covers(tx, video, now).await?;
     let payload = serde_json::json!({ "at_s": at_s }).to_string();
-    crate::jobs::insert(tx, &NewJob { id: job, kind: JobKind::Cover, video, payload, run_at: now }, now).await
+    crate::jobs::insert(tx, &NewJob::new(job, JobKind::Cover, video, payload, now), now).await
 }
 
 async fn index_tags(tx: &mut Tx, video: VideoId, tags: &[String]) -> Result<(), SqlError> {

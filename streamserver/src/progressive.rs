@@ -56,7 +56,8 @@ pub async fn progressive(
         // The attempt, not the publication: the same bytes keep their tag when other renditions are added.
         validators: Validators {
             etag: format!("{}.{}", rendition.published.attempt, rendition.published.name),
-            last_modified: watchable.published_at,
+            // Of another rendition that stood in for this one while it was missing, the time was another.
+            last_modified: rendition.published.published_at,
         },
         content_type: "video/mp4",
         caching: Caching::of(watchable.visibility, Caching::Pointer),

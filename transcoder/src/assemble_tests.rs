@@ -92,6 +92,7 @@ fn plan(rungs: Vec<Rung>) -> Plan {
     let spans = starts.iter().zip(starts.iter().skip(1).map(|end| Some(*end)).chain([None]));
     Plan {
         rungs,
+        first: None,
         audio: true,
         settings: EncodeSettingsPlanned {
             x264_preset: "ultrafast".to_owned(),

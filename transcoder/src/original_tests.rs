@@ -148,6 +148,7 @@ fn plan(facts: &SourceFacts) -> Plan {
     let starts: Vec<i64> = video.keyframes.clone();
     Plan {
         rungs: Vec::new(),
+        first: None,
         audio: false,
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".to_owned(),

@@ -6,7 +6,8 @@ use domain::task::{Boundaries, ChunkSpan, EncodeSettings, Expected, Plan};
 use crate::schedule::{Schedule, at_most_apart, gop_ticks, thinned, within};
 use crate::source::{SourceFacts, VideoFacts};
 
-/// `original_is_copied`: its keyframes dictate where fragments can start; else `original` is the first rung.
+/// `original_is_copied`: its keyframes dictate where fragments can start; else `original` is the largest rung, and the
+/// smallest is made before it.
 pub fn plan(source: &SourceFacts, settings: &EncodeSettings, original_is_copied: bool) -> Plan {
     let video = &source.video;
     let mut rungs = settings.ladder.rungs(video.size);
@@ -19,6 +20,7 @@ pub fn plan(source: &SourceFacts, settings: &EncodeSettings, original_is_copied:
         chunks.iter().flat_map(|&span| boundaries(video, span, gop, original_is_copied)).collect();
     let mut plan = Plan {
         audio: source.audio.is_some() && !rungs.is_empty(),
+        first: Plan::first_of(&rungs).filter(|_| !original_is_copied),
         rungs,
         settings: settings.planned.clone(),
         expected: expected(source, &[]),
@@ -134,10 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_original_has_boundaries_every_gop_and_is_the_first_rung() {
+    fn an_encoded_original_has_boundaries_every_gop_and_comes_after_the_smallest_rung() {
         let plan = plan(&source(100, 400, &[0]), &settings(None), false);
         assert_eq!(plan.boundaries.starts, [0, 20_000]);
         assert_eq!(plan.rungs[0].name, RenditionName::Original);
+        assert_eq!(plan.first, Some(RenditionName::Low));
+        let copied = super::plan(&source(100, 400, &[0]), &settings(None), true);
+        assert_eq!(copied.first, None, "there is something to watch already");
     }
 
     #[test]

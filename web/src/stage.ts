@@ -23,7 +23,7 @@ export function stageOf(video: Video): Stage | null {
     case 'processing':
       return working('Processing', doing(video) || 'You can close this page.', video.progress);
     case 'playable':
-      return working('Ready to watch', doing(video) || 'Smaller versions are coming', video.progress);
+      return working('Ready to watch', doing(video) || 'More versions are coming', video.progress);
     case 'expired':
       return stage('Expired', 'No file came in time. Delete it, then upload again.', null, 'bad');
     case 'rejected':

@@ -92,7 +92,7 @@ test('what is being done is told with the time it takes', () => {
   const { label, detail } = at({ state: 'processing', stage: 'encoding', eta_s: 130 });
   assert.deepEqual({ label, detail }, { label: 'Processing 41 %', detail: 'Encoding · about 2 min left' });
   assert.equal(at({ state: 'playable', stage: 'assembling', eta_s: null }).detail, 'Putting it together (41 %)');
-  assert.equal(at({ state: 'playable' }).detail, 'Smaller versions are coming (41 %)');
+  assert.equal(at({ state: 'playable' }).detail, 'More versions are coming (41 %)');
 });
 
 test('a server that knows itself by its loopback address is reached by the name that the page has', () => {

@@ -5,7 +5,8 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, IdParts, JobKind, MediaProblem, ObjectFile, ObjectKey, RenditionName, Rung, Size, VideoId,
+    AttemptId, IdParts, JobKind, MediaProblem, ObjectFile, ObjectKey, Phase, RenditionName, Rung, Size,
+    VideoId,
 };
 use sql::{
     Claim, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished, RenditionsPublished,
@@ -89,7 +90,12 @@ impl App {
             covers: &covers,
             plan: &plan(),
             objects: &objects(lease.job.video, attempt, ObjectFile::Index(RenditionName::Original)),
-            encode_jobs: &[NewEncode { id: self.next(), payload: "{}".to_owned(), estimate_s: 4.0 }],
+            encode_jobs: &[NewEncode {
+                id: self.next(),
+                phase: Phase::Last,
+                payload: "{}".to_owned(),
+                estimate_s: 4.0,
+            }],
         };
         let rendition = rendition(RenditionName::Original, SIZE);
         let original = OriginalPublished {
@@ -118,7 +124,7 @@ impl App {
             publication: self.next(),
             renditions: &renditions,
             objects: &objects,
-            storyboard_job: self.next(),
+            next_job: self.next(),
         };
         self.catalog.publish_renditions(&lease, &published, self.clock.now()).await.unwrap();
     }
@@ -159,6 +165,7 @@ fn plan() -> Plan {
     };
     Plan {
         rungs: vec![low],
+        first: None,
         audio: false,
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".into(),

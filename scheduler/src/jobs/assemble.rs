@@ -1,4 +1,4 @@
-//! Join, package, verify and publish the rungs.
+//! Join, package, verify and publish the rungs of a phase.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::workplace::{Run, Workplace};
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
     let plan = scheduler.catalog.plan(lease.job.video).await?;
-    let plan = plan.ok_or_else(|| RunError::failed("the video has no plan"))?;
+    let plan = plan.ok_or_else(|| RunError::failed("the video has no plan"))?.of_phase(lease.job.phase);
     let stored = scheduler.catalog.objects_of(lease.job.video, "chunk").await?;
     let chunks = Chunks(stored.into_iter().map(|object| (object.key.file, object.key)).collect());
     let place = run.begin().await?;
@@ -34,13 +34,13 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         publication: scheduler.id(),
         renditions: &renditions,
         objects: &objects,
-        storyboard_job: scheduler.id(),
+        next_job: scheduler.id(),
     };
     let now = scheduler.now();
     scheduler.catalog.publish_renditions(lease, &published, now).await?;
     show_playable(run, now).await;
     let engines: Vec<_> = renditions.iter().map(|rendition| rendition.engine.as_str()).collect();
-    tracing::info!(video.id = %lease.job.video, ?engines, "ready");
+    tracing::info!(video.id = %lease.job.video, phase = %lease.job.phase, ?engines, "published");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Encode one chunk at every rung, or the audio that the rungs share.
+//! Encode one chunk at every rung of a phase, or the audio that the rungs share.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
     let part: Part = run.payload()?;
     let plan = scheduler.catalog.plan(lease.job.video).await?;
-    let plan = plan.ok_or_else(|| RunError::failed("the video has no plan"))?;
+    let plan = plan.ok_or_else(|| RunError::failed("the video has no plan"))?.of_phase(lease.job.phase);
     let source = run.source().await?;
     let place = run.begin().await?;
     let (input, output) = (place.fetch_source(&source).await?, place.output());

@@ -1,5 +1,6 @@
 //! Judge the upload, make it playable, take covers, plan the encode.
 
+use domain::Phase;
 use domain::task::{Ingested, Outcome, OutputFile, Part, Task};
 use sql::{IngestCommit, NewEncode, OriginalPublished};
 
@@ -65,18 +66,20 @@ fn files(ingested: &Ingested) -> Vec<&OutputFile> {
     original.chain(&ingested.covers.files).chain(&ingested.facts).collect()
 }
 
-/// One for the audio that the rungs share, one for each chunk.
+/// One for the audio that the rungs share, one for each chunk in each phase.
 fn encode_jobs(scheduler: &Scheduler, ingested: &Ingested) -> Vec<NewEncode> {
     let plan = &ingested.plan;
-    if plan.rungs.is_empty() {
-        return Vec::new();
-    }
-    let audio = plan.audio.then_some(Part::Audio);
-    let chunks = (0..).zip(&plan.chunks).map(|(number, _)| Part::Chunk(number));
-    let encode = |part: Part| NewEncode {
+    let encode = |phase: Phase, part: Part| NewEncode {
         id: scheduler.id(),
+        phase,
         payload: payload(part),
-        estimate_s: estimate::encode_s(part, plan, &ingested.source),
+        estimate_s: estimate::encode_s(part, &plan.of_phase(phase), &ingested.source),
     };
-    audio.into_iter().chain(chunks).map(encode).collect()
+    let chunks = || (0..).zip(&plan.chunks).map(|(number, _)| Part::Chunk(number));
+    let mut jobs = Vec::new();
+    for phase in plan.phases() {
+        let audio = plan.audio.then_some(Part::Audio).filter(|_| jobs.is_empty());
+        jobs.extend(audio.into_iter().chain(chunks()).map(|part| encode(phase, part)));
+    }
+    jobs
 }

@@ -81,10 +81,29 @@ async fn a_chunk_that_fails_the_check_is_encoded_anew() {
         |kind| jobs.iter().filter(|job| job.kind == kind).map(|job| job.attempts).collect::<Vec<_>>();
     let mut encodes = attempts(JobKind::Encode);
     encodes.sort_unstable();
-    assert_eq!(encodes, [1, 1, 2], "only the bad chunk");
-    assert_eq!(attempts(JobKind::Assemble), [1, 1]);
+    assert_eq!(encodes, [1, 1, 1, 1, 2], "only the bad chunk");
+    assert_eq!(attempts(JobKind::Assemble), [1, 1, 1]);
     let refused = jobs.iter().find(|job| job.error.is_some()).unwrap();
     assert_eq!((refused.kind, refused.error.as_deref()), (JobKind::Assemble, Some("a chunk is bad")));
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_of_the_last_phase_is_encoded_anew_while_the_first_is_watched() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("was-bad");
+    let at_work = world.start();
+    let words = format!("chunks=2 audio no-original bad-original-once={}", marker.display());
+    let video = world.upload(&words).await;
+    world.until(video, VideoState::Ready).await;
+    at_work.stop().await;
+    let jobs = world.catalog.jobs(None, None, None, 100).await.unwrap();
+    let again: Vec<_> = jobs.iter().filter(|job| job.attempts > 1).map(|job| job.kind).collect();
+    assert_eq!(again, [JobKind::Encode], "of the first phase none, of the last the bad one");
+    assert_eq!(jobs.iter().filter(|job| job.kind == JobKind::Assemble).count(), 3);
+    let stored = world.objects_of(video).await;
+    assert_eq!(stored.iter().filter(|path| path.ends_with("low.video.mp4")).count(), 1, "{stored:?}");
     world.check().await;
 }
 

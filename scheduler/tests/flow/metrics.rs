@@ -40,9 +40,12 @@ async fn a_life_shows_how_fast_it_was() {
         ("ingest", "original", 50.0),
         ("ingest", "none", 50.0),
         ("encode", "medium", 50.0),
+        ("encode", "low", 50.0),
         ("encode", "original", 50.0),
         ("encode", "audio", 10_000.0),
         ("assemble", "medium", 10_000.0),
+        ("assemble", "low", 10_000.0),
+        ("assemble", "original", 10_000.0),
     ] {
         let of = |what: &str| {
             let name = format!("scheduler_transcode_speed_ratio_{what}");
@@ -53,7 +56,7 @@ async fn a_life_shows_how_fast_it_was() {
         assert!(ratio > 0.5 && ratio <= ratio_max, "{kind} of {rendition}: {ratio}");
     }
     let encodes = value(&text, r#"scheduler_job_duration_seconds_count{kind="encode",ending="done"}"#);
-    assert_eq!(encodes, 3.0);
+    assert_eq!(encodes, 4.0);
     let encodes_s = value(&text, r#"scheduler_job_duration_seconds_sum{kind="encode",ending="done"}"#);
     assert!(encodes_s >= 0.4, "{encodes_s}");
 }

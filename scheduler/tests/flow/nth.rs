@@ -20,7 +20,8 @@ use crate::database::Database;
 use crate::queue::setting;
 use crate::world::{AtWork, World, eventually};
 
-const WORDS: &str = "chunks=2 audio";
+/// By turns one that plays as it is, and one that is encoded in two phases.
+const FILMS: [&str; 2] = ["chunks=2 audio", "chunks=1 audio no-original"];
 /// A fault that stays befalls every call to the same server for so long.
 const STAYS: Duration = Duration::from_millis(300);
 const LIVES_AT_ONCE: usize = 10;
@@ -149,6 +150,10 @@ impl Plan {
     fn new(series: Series, nth: usize) -> Plan {
         let (struck, deleted) = (SetOnce::new(), SetOnce::new());
         Plan { series, nth, calls: Mutex::default(), struck, deleted }
+    }
+
+    fn words(&self) -> &'static str {
+        FILMS[self.nth % FILMS.len()]
     }
 
     /// Whether a call takes effect before it fails, if it fails.
@@ -297,10 +302,10 @@ async fn live_in_full(plan: &Plan, world: &World, calm: &World, video: VideoId, 
     // Whoever talked to a process that died comes back to another one.
     let client =
         || if plan.series.event == Event::Dies && plan.struck.get().is_some() { calm } else { world };
-    upload(client, video, told).await;
+    upload(client, video, plan.words(), told).await;
     assert_ne!(calm.seen(video).await.state, VideoState::AwaitingUpload, "{told}: it was acknowledged");
     calm.until(video, VideoState::Ready).await;
-    what_is_shown_is_there(calm, video, told).await;
+    what_is_shown_is_there(calm, video, plan.words(), told).await;
     // What its job has put and not yet committed would be counted here, and not by the purge.
     calm.until_drawn(video).await;
     let stored = calm.objects_of(video).await.len() as u64;
@@ -310,7 +315,7 @@ async fn live_in_full(plan: &Plan, world: &World, calm: &World, video: VideoId, 
 
 /// Only the scheduler's calls count here. `None`: nobody knows how many objects there were.
 async fn live_until_deleted(plan: &Plan, calm: &World, video: VideoId) -> Option<u64> {
-    upload(|| calm, video, "fine weather").await;
+    upload(|| calm, video, plan.words(), "fine weather").await;
     let over = async || {
         let seen = calm.catalog.video(video, calm.clock.now()).await.unwrap();
         seen.is_none_or(|seen| seen.state == VideoState::Ready).then_some(())
@@ -325,11 +330,11 @@ async fn live_until_deleted(plan: &Plan, calm: &World, video: VideoId) -> Option
 }
 
 /// As the streamserver does it; after an answer that says nothing the client comes again.
-async fn upload<'a>(world: impl Fn() -> &'a World, video: VideoId, told: &str) {
+async fn upload<'a>(world: impl Fn() -> &'a World, video: VideoId, words: &str, told: &str) {
     for _ in 0..TRIES_MAX {
         let world = world();
         let attempt: AttemptId = world.ids.next(world.clock.now());
-        match try_upload(world, video, attempt).await {
+        match try_upload(world, video, words, attempt).await {
             Ok(()) => return,
             // It lives on in the rows until the sweeper comes.
             Err(_) => drop(world.catalog.abandon_upload(attempt, world.clock.now()).await),
@@ -341,7 +346,7 @@ async fn upload<'a>(world: impl Fn() -> &'a World, video: VideoId, told: &str) {
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-async fn try_upload(world: &World, video: VideoId, attempt: AttemptId) -> Result<(), Failed> {
+async fn try_upload(world: &World, video: VideoId, words: &str, attempt: AttemptId) -> Result<(), Failed> {
     let now = world.clock.now();
     match world.catalog.begin_upload(attempt, video, now.plus_s(UPLOAD_LEASE_S), now).await? {
         BeginUpload::Begun => {}
@@ -349,7 +354,7 @@ async fn try_upload(world: &World, video: VideoId, attempt: AttemptId) -> Result
         BeginUpload::NotFound => panic!("the video is there"),
     }
     let mut writer = world.store.create(&ObjectKey { video, attempt, file: ObjectFile::Source }).await?;
-    if let Err(error) = writer.write(WORDS.into()).await {
+    if let Err(error) = writer.write(bytes::Bytes::copy_from_slice(words.as_bytes())).await {
         writer.abort().await;
         return Err(error.into());
     }
@@ -385,12 +390,12 @@ async fn delete<'a>(world: impl Fn() -> &'a World, video: VideoId, told: &str) {
 }
 
 /// The bytes are those that were sent, one publication shows every rung, and its objects are there.
-async fn what_is_shown_is_there(calm: &World, video: VideoId, told: &str) {
+async fn what_is_shown_is_there(calm: &World, video: VideoId, words: &str, told: &str) {
     let source = calm.catalog.source(video).await.unwrap().unwrap();
     let key = ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source };
     let blocks: Vec<bytes::Bytes> =
         calm.store.read(&key, 0..source.bytes).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(blocks.concat(), WORDS.as_bytes(), "{told}");
+    assert_eq!(blocks.concat(), words.as_bytes(), "{told}");
     let watchable =
         calm.catalog.watchable(video, calm.clock.now()).await.unwrap().expect("it can be watched");
     let publication = calm.catalog.publication(watchable.publication).await.unwrap().unwrap();

@@ -39,13 +39,53 @@ async fn an_upload_of_this_process_waits_for_no_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_browsers_cannot_play_is_watched_once_encoded() {
+async fn a_source_that_browsers_cannot_play_is_watched_before_its_original_is_encoded() {
     let world = World::new().await;
     let at_work = world.start();
-    let video = world.upload("chunks=1 no-original").await;
+    let video = world.upload("chunks=3 audio no-original hang-original").await;
+    let seen = world.until(video, VideoState::Playable).await;
+    let states: Vec<_> = seen.renditions.iter().map(|r| (r.name, r.state)).collect();
+    use RenditionName::{Low, Medium, Original};
+    use RenditionState::{Pending, Ready};
+    assert_eq!(states, [(Original, Pending), (Medium, Pending), (Low, Ready)]);
+    let running = |jobs: &[sql::JobRow]| {
+        jobs.iter().any(|job| job.kind == JobKind::Encode && job.state == JobState::Running)
+    };
+    let jobs = world.until_jobs("the others are being encoded", running).await;
+    let encodes: Vec<_> = jobs.iter().filter(|job| job.kind == JobKind::Encode).collect();
+    let done = encodes.iter().filter(|job| job.state == JobState::Done).count();
+    assert_eq!((encodes.len(), done), (7, 4), "the audio, and each chunk once more than it is done");
+    world.check_library().await;
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encoded_in_two_phases_becomes_ready() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("chunks=2 audio no-original").await;
+    let seen = world.until_drawn(video).await;
+    assert_eq!(seen.renditions.len(), 3);
+    assert!(seen.renditions.iter().all(|r| r.state == RenditionState::Ready), "{:?}", seen.renditions);
+    at_work.stop().await;
+    let jobs = world.catalog.jobs(None, None, None, 100).await.unwrap();
+    assert!(jobs.iter().all(|job| job.state == JobState::Done && job.attempts == 1), "{jobs:?}");
+    let of = |kind| jobs.iter().filter(|job| job.kind == kind).count();
+    assert_eq!((of(JobKind::Encode), of(JobKind::Assemble)), (5, 2));
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_a_smaller_rung_is_watched_once_encoded() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("chunks=1 one-rung no-original").await;
     let seen = world.until(video, VideoState::Ready).await;
     assert_eq!(seen.renditions[0].name, RenditionName::Original);
     at_work.stop().await;
+    let assembled = world.catalog.jobs(Some(JobKind::Assemble), None, None, 10).await.unwrap();
+    assert_eq!(assembled.len(), 1);
     world.check().await;
 }
 

@@ -18,10 +18,14 @@ async fn killed_in_mid_encode_the_video_still_becomes_ready() {
     let (kills, seed) = (setting("SLUICE_TEST_KILLS", 6).div_ceil(2), setting("SLUICE_TEST_SEED", 1));
     let mut app = App::with(&SETTINGS).await;
     let mut alice = app.user("alice").await;
-    let clip = clips::h264(app.folder.path(), "clip.mp4", "1280x720", 6);
+    // By turns one that plays as it is, and one that is encoded in two phases.
+    let films = [
+        clips::hevc(app.folder.path(), "hevc.mp4", "1280x720", 6),
+        clips::h264(app.folder.path(), "h264.mp4", "1280x720", 6),
+    ];
     let mut points = Points::new(seed);
     for number in 0..kills {
-        let id = alice.upload(&clip).await;
+        let id = alice.upload(&films[number as usize % films.len()]).await;
         tokio::time::sleep(Duration::from_millis(points.next_below(2500))).await;
         app.kill_and_restart();
         alice = alice.at(app.base());

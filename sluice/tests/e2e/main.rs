@@ -16,6 +16,7 @@ mod life;
 mod memory;
 mod moving;
 mod pauses;
+mod phases;
 mod pipeline;
 mod readme;
 mod rungs;

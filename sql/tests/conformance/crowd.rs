@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use domain::{AttemptId, IdParts, JobId, JobKind, Role, Timestamp, UserId, VideoId, VideoState};
+use domain::{AttemptId, IdParts, JobId, JobKind, Phase, Role, Timestamp, UserId, VideoId, VideoState};
 use futures::future::join_all;
 use sql::{
     CancelDeletion, Catalog, Claim, CompleteUpload, CreateUser, DeleteVideo, FencedError, Lease, NewComment,
@@ -637,7 +637,12 @@ async fn run(
     let objects = crate::world::objects(video, attempt, &[index]);
     match lease.job.kind {
         JobKind::Ingest => {
-            let mut encode = || NewEncode { id: id().into(), payload: "{}".to_owned(), estimate_s: 4.0 };
+            let mut encode = || NewEncode {
+                id: id().into(),
+                phase: Phase::Last,
+                payload: "{}".to_owned(),
+                estimate_s: 4.0,
+            };
             let encode_jobs = [encode(), encode()];
             let commit = sql::IngestCommit {
                 attempt,
@@ -667,7 +672,7 @@ async fn run(
                 publication: id().into(),
                 renditions: &renditions,
                 objects: &objects,
-                storyboard_job: id().into(),
+                next_job: id().into(),
             };
             catalog.publish_renditions(lease, &published, now).await
         }

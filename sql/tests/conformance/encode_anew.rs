@@ -1,4 +1,4 @@
-use domain::{JobKind, JobState, Stage, VideoState};
+use domain::{JobKind, JobState, Phase, RenditionName, Stage, VideoState};
 use sql::{Claim, EncodeAnew, Lease, RetryJob};
 
 use crate::both;
@@ -74,6 +74,51 @@ async fn a_chunk_that_stays_unsound_is_given_up_and_can_be_called_back(mut world
     world.assemble(&lease).await.unwrap();
     assert_eq!(world.seen(video).await.state, VideoState::Ready);
     world.check().await;
+}
+
+both!(each_phase_has_its_own_chunks_encoded_anew);
+async fn each_phase_has_its_own_chunks_encoded_anew(mut world: World) {
+    let video = world.video().await;
+    world.unplayable_as(video, 2).await;
+    encode_all(&mut world).await;
+    for (phase, rendition) in [(Phase::First, RenditionName::Lowest), (Phase::Last, RenditionName::Original)]
+    {
+        let lease = world.claim(JobKind::Assemble).await;
+        assert_eq!(lease.job.phase, phase);
+        assert_eq!(refuse_chunk_0(&world, &lease).await, EncodeAnew::Queued);
+        let anew = world.claim(JobKind::Encode).await;
+        assert_eq!((anew.job.phase, &*anew.job.payload), (phase, CHUNK_0));
+        world.encode(&anew, 0).await.unwrap();
+        let lease = world.claim(JobKind::Assemble).await;
+        assert_eq!(lease.job.phase, phase);
+        if phase == Phase::First {
+            world.assemble_phase(&lease, &[rendition]).await.unwrap();
+        }
+        world.check().await;
+    }
+}
+
+both!(what_both_phases_share_is_encoded_anew_for_the_last_one);
+async fn what_both_phases_share_is_encoded_anew_for_the_last_one(mut world: World) {
+    let video = world.video().await;
+    world.unplayable_as(video, 1).await;
+    encode_all(&mut world).await;
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble_phase(&lease, &[RenditionName::Lowest]).await.unwrap();
+    // As if the only job of the first phase had made the sound.
+    let mut connection = world.database.connect().await;
+    sqlx::query("UPDATE jobs SET payload = '\"audio\"' WHERE phase = 'first' AND kind = 'encode'")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    let (payloads, now) = ([r#""audio""#.to_owned()], world.now);
+    let refused = world.catalog.encode_anew(&lease, &payloads, "silence", ATTEMPTS_MAX, now, now).await;
+    assert_eq!(refused.unwrap(), EncodeAnew::Queued);
+    let anew = world.claim(JobKind::Encode).await;
+    assert_eq!((anew.job.phase, &*anew.job.payload), (Phase::First, r#""audio""#));
+    world.encode(&anew, 0).await.unwrap();
+    assert_eq!(world.claim(JobKind::Assemble).await.job.phase, Phase::Last);
 }
 
 both!(parts_that_nobody_encoded_change_nothing);

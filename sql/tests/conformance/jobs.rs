@@ -291,7 +291,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
         publication: world.id(),
         renditions: std::slice::from_ref(&parts.original),
         objects: &parts.objects,
-        storyboard_job: world.id(),
+        next_job: world.id(),
     };
     let (now, until, unused) = (world.now, world.now.plus_s(60), world.id());
     let (assemble, catalog) = (world.id(), world.catalog.clone());

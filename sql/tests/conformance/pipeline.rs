@@ -1,4 +1,4 @@
-use domain::{JobKind, ObjectFile, RenditionName, RenditionState, VideoState};
+use domain::{JobKind, ObjectFile, Phase, RenditionName, RenditionState, VideoState};
 use sql::FencedError;
 
 use crate::both;
@@ -46,48 +46,117 @@ async fn an_upload_becomes_playable_then_ready(mut world: World) {
     world.check().await;
 }
 
-both!(a_source_that_browsers_cannot_play_waits_for_its_rungs);
-async fn a_source_that_browsers_cannot_play_waits_for_its_rungs(mut world: World) {
-    let video = world.uploaded().await;
-    let lease = world.claim(JobKind::Ingest).await;
-    world.catalog.start_processing(&lease, world.now).await.unwrap();
-    let attempt = world.begin(&lease).await;
-    let mut parts = IngestParts::new(&mut world, video, attempt, 1);
-    let ladder = domain::LadderSettings {
-        crf: 23.0,
-        rungs: "high:720,lowest:144".parse().unwrap(),
-        codecs: vec![domain::VideoCodec::Av1],
-    };
-    parts.plan.rungs = vec![domain::Rung::original(parts.source.size)];
-    parts.plan.rungs.extend(ladder.rungs(parts.source.size));
-    world.catalog.plan_encode(&lease, &parts.commit(), world.now).await.unwrap();
+both!(a_source_that_browsers_cannot_play_is_watched_after_its_first_phase);
+async fn a_source_that_browsers_cannot_play_is_watched_after_its_first_phase(mut world: World) {
+    let video = world.video().await;
+    world.unplayable_as(video, 2).await;
     let seen = world.seen(video).await;
     assert_eq!(seen.state, VideoState::Processing);
     let planned: Vec<_> = seen.renditions.iter().map(|r| r.name.as_str()).collect();
     assert_eq!(planned, ["original", "high", "lowest", "high-av1", "lowest-av1"]);
     assert!(world.catalog.watchable(video, world.now).await.unwrap().is_none());
 
+    // A chunk of the last phase is done before the first phase is.
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    let phases: Vec<_> = leases.iter().map(|lease| lease.job.phase).collect();
+    use Phase::{First, Last};
+    assert_eq!(phases, [First, First, Last, Last]);
+    world.advance_ms(10_000);
+    for done in [0, 2] {
+        world.encode(&leases[done], 0).await.unwrap();
+        assert!(world.claim_all(&[JobKind::Assemble]).await.is_empty());
+    }
+    world.encode(&leases[1], 1).await.unwrap();
+    let pending = |seen: &sql::Video, name: RenditionName| {
+        seen.renditions.iter().find(|r| r.name == name).map(|r| r.progress).unwrap()
+    };
+    let seen = world.seen(video).await;
+    assert!(pending(&seen, RenditionName::Lowest) > 0.9, "{seen:?}");
+    assert!((0.4..0.6).contains(&pending(&seen, RenditionName::Original)), "{seen:?}");
+    assert!((0.6..0.8).contains(&seen.progress), "three of four equal chunks: {}", seen.progress);
+    let lease = world.claim(JobKind::Assemble).await;
+    assert_eq!(lease.job.phase, First);
+    world.assemble_phase(&lease, &[RenditionName::Lowest]).await.unwrap();
+
+    let seen = world.seen(video).await;
+    assert_eq!(seen.state, VideoState::Playable);
+    let ready: Vec<_> = seen.renditions.iter().filter(|r| r.state == RenditionState::Ready).collect();
+    assert_eq!((ready.len(), ready[0].name), (1, RenditionName::Lowest));
+    let first = world.catalog.watchable(video, world.now).await.unwrap().unwrap();
+    assert!(world.claim_all(&[JobKind::Assemble, JobKind::Cover]).await.is_empty());
+    assert_eq!(world.catalog.stale_attempts(world.now.plus_ms(1), 0, 10).await.unwrap(), []);
+    world.check().await;
+
+    world.advance_ms(1000);
+    world.encode(&leases[3], 1).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    assert_eq!(lease.job.phase, Last);
+    use RenditionName::{High, HighAv1, Lowest, LowestAv1, Original};
+    world.assemble_phase(&lease, &[Original, High, HighAv1, LowestAv1]).await.unwrap();
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.renditions.len(), seen.progress), (VideoState::Ready, 5, 1.0));
+    let second = world.catalog.watchable(video, world.now).await.unwrap().unwrap();
+    assert_eq!(first.published_at, second.published_at);
+    let live = world.catalog.publication(second.publication).await.unwrap().unwrap();
+    for rendition in &live.renditions {
+        let at = if rendition.name == Lowest { first.published_at } else { world.now };
+        assert_eq!(rendition.published_at, at, "{}", rendition.name);
+    }
+    let stale = world.catalog.stale_attempts(world.now.plus_ms(1), 0, 10).await.unwrap();
+    assert_eq!(stale.len(), 4, "the chunks of both phases did their part");
+    world.check().await;
+}
+
+both!(the_last_phase_may_be_encoded_before_the_first_is_published);
+async fn the_last_phase_may_be_encoded_before_the_first_is_published(mut world: World) {
+    let video = world.video().await;
+    world.unplayable_as(video, 1).await;
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    world.encode(&leases[0], 0).await.unwrap();
+    let first = world.claim(JobKind::Assemble).await;
+    world.encode(&leases[1], 0).await.unwrap();
+    assert!(world.claim_all(&[JobKind::Assemble]).await.is_empty(), "one at a time");
+    world.assemble_phase(&first, &[RenditionName::Lowest]).await.unwrap();
+    assert_eq!(world.claim(JobKind::Assemble).await.job.phase, Phase::Last);
+    world.check().await;
+}
+
+both!(an_original_that_cannot_be_encoded_takes_nothing_away_and_can_be_called_back);
+async fn an_original_that_cannot_be_encoded_takes_nothing_away_and_can_be_called_back(mut world: World) {
+    let video = world.video().await;
+    world.unplayable_as(video, 1).await;
+    let leases = world.claim_all(&[JobKind::Encode]).await;
+    world.encode(&leases[0], 0).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble_phase(&lease, &[RenditionName::Lowest]).await.unwrap();
+    world.catalog.fail_job(&leases[1], "poison", None, world.now).await.unwrap();
+    let seen = world.seen(video).await;
+    assert_eq!((seen.state, seen.failure, seen.stage), (VideoState::Playable, None, None));
+    world.check().await;
+    world.catalog.retry_job(leases[1].job.id, world.now).await.unwrap();
     let lease = world.claim(JobKind::Encode).await;
     world.encode(&lease, 0).await.unwrap();
-    let lease = world.claim(JobKind::Assemble).await;
-    let attempt = world.begin(&lease).await;
-    let made: Vec<_> = seen
-        .renditions
-        .iter()
-        .map(|r| crate::world::rendition(r.name, r.size.width, r.size.height))
-        .collect();
-    let objects = crate::world::objects(video, attempt, &[]);
-    let (publication, storyboard_job) = (world.id(), world.id());
-    let published = sql::RenditionsPublished {
-        attempt,
-        publication,
-        renditions: &made,
-        objects: &objects,
-        storyboard_job,
-    };
-    world.catalog.publish_renditions(&lease, &published, world.now).await.unwrap();
-    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    assert_eq!(world.claim(JobKind::Assemble).await.job.phase, Phase::Last);
     world.check().await;
+}
+
+both!(who_waits_to_be_watched_goes_before_its_authors_last_phases);
+async fn who_waits_to_be_watched_goes_before_its_authors_last_phases(mut world: World) {
+    let author = world.user("zoe").await;
+    let (long, short) = (world.video_of(author).await, world.video_of(author).await);
+    world.unplayable_as(long, 10).await;
+    for _ in 0..10 {
+        assert_eq!(world.claim_one("w", JobKind::Encode).await.job.phase, Phase::First);
+    }
+    world.unplayable_as(short, 2).await;
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let lease = world.claim_one("w", JobKind::Encode).await;
+        order.push((lease.job.video, lease.job.phase));
+    }
+    let of_short = order.iter().filter(|of| **of == (short, Phase::First)).count();
+    assert_eq!(of_short, 2, "not behind the ten others of the long one: {order:?}");
+    assert!(order.contains(&(long, Phase::Last)), "which go on: {order:?}");
 }
 
 both!(a_source_without_rungs_is_ready_at_once);

@@ -282,7 +282,7 @@ impl Case {
                     publication: *publication,
                     renditions: &renditions,
                     objects,
-                    storyboard_job: *storyboard_job,
+                    next_job: *storyboard_job,
                 };
                 fenced(catalog.publish_renditions(lease, &published, now).await)
             }

@@ -5,8 +5,8 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, IdParts, JobId, JobKind, ObjectFile, ObjectKey, RenditionName, Role, Size, Timestamp, UserId,
-    VideoId, Visibility, ladder,
+    AttemptId, IdParts, JobId, JobKind, LadderSettings, ObjectFile, ObjectKey, Phase, RenditionName, Role,
+    Rung, Size, Timestamp, UserId, VideoCodec, VideoId, Visibility, ladder,
 };
 use sql::{
     Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewEncode, NewObject,
@@ -163,6 +163,28 @@ impl World {
         video
     }
 
+    /// One that browsers cannot play, of `chunks` chunks in two phases.
+    pub async fn unplayable_as(&mut self, video: VideoId, chunks: usize) {
+        self.uploaded_as(video).await;
+        let lease = self.claim(JobKind::Ingest).await;
+        self.catalog.start_processing(&lease, self.now).await.unwrap();
+        let attempt = self.begin(&lease).await;
+        let mut parts = IngestParts::new(self, video, attempt, chunks);
+        let ladder = LadderSettings {
+            crf: 23.0,
+            rungs: "high:720,lowest:144".parse().unwrap(),
+            codecs: vec![VideoCodec::Av1],
+        };
+        parts.plan.rungs = vec![Rung::original(parts.source.size)];
+        parts.plan.rungs.extend(ladder.rungs(parts.source.size));
+        parts.plan.first = Plan::first_of(&parts.plan.rungs);
+        parts.encode_jobs.clear();
+        for &phase in Phase::ALL {
+            parts.encode_jobs.extend((0..chunks).map(|n| NewEncode { phase, ..encode_job(self, n) }));
+        }
+        self.catalog.plan_encode(&lease, &parts.commit(), self.now).await.unwrap();
+    }
+
     pub async fn encode(&mut self, lease: &Lease, number: u32) -> Result<(), sql::FencedError> {
         let attempt = self.id();
         self.catalog.begin_attempt(lease, attempt, self.now).await?;
@@ -172,19 +194,26 @@ impl World {
     }
 
     pub async fn assemble(&mut self, lease: &Lease) -> Result<(), sql::FencedError> {
+        self.assemble_phase(lease, &[RenditionName::Medium, RenditionName::Low]).await
+    }
+
+    pub async fn assemble_phase(
+        &mut self,
+        lease: &Lease,
+        names: &[RenditionName],
+    ) -> Result<(), sql::FencedError> {
         let attempt = self.id();
         self.catalog.begin_attempt(lease, attempt, self.now).await?;
-        let renditions =
-            [rendition(RenditionName::Medium, 854, 480), rendition(RenditionName::Low, 640, 360)];
-        let files = [ObjectFile::Index(RenditionName::Medium), ObjectFile::Index(RenditionName::Low)];
+        let renditions: Vec<_> = names.iter().map(|&name| rendition(name, 640, 360)).collect();
+        let files: Vec<_> = names.iter().map(|&name| ObjectFile::Index(name)).collect();
         let objects = objects(lease.job.video, attempt, &files);
-        let (publication, storyboard_job) = (self.id(), self.id());
+        let (publication, next_job) = (self.id(), self.id());
         let published = RenditionsPublished {
             attempt,
             publication,
             renditions: &renditions,
             objects: &objects,
-            storyboard_job,
+            next_job,
         };
         self.catalog.publish_renditions(lease, &published, self.now).await
     }
@@ -282,12 +311,14 @@ pub fn rendition(name: RenditionName, width: u32, height: u32) -> RenditionOutpu
 
 /// Each takes 10 s by the guess.
 fn encode_job(world: &mut World, number: usize) -> NewEncode {
-    NewEncode { id: world.id(), payload: format!("{{\"chunk\":{number}}}"), estimate_s: 10.0 }
+    let payload = format!("{{\"chunk\":{number}}}");
+    NewEncode { id: world.id(), phase: Phase::Last, payload, estimate_s: 10.0 }
 }
 
 fn plan(size: Size, chunks: usize) -> Plan {
     Plan {
         rungs: if chunks == 0 { Vec::new() } else { ladder(size, 23.0) },
+        first: None,
         audio: false,
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".to_owned(),

@@ -7,8 +7,8 @@ use domain::task::{
     SourceInfo,
 };
 use domain::{
-    AttemptId, CoverFormat, Fragment, JobKind, Layout, ObjectFile, ObjectKey, Piece, PublicationId,
-    RenditionIndex, RenditionName, Size, TrackIndex, TrackKind, VideoId, Visibility, ladder,
+    AttemptId, CoverFormat, Fragment, JobKind, Layout, ObjectFile, ObjectKey, Phase, Piece, PublicationId,
+    RenditionIndex, RenditionName, Rung, Size, Timestamp, TrackIndex, TrackKind, VideoId, Visibility, ladder,
 };
 use sql::{
     Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished,
@@ -67,7 +67,8 @@ impl World {
         let original = by_reference(&source);
         let mut objects = self.put_all(video, attempt, original.objects).await;
         let covers = self.put_covers(video, attempt, &mut objects).await;
-        let encode_jobs = [NewEncode { id: self.id(), payload: "{}".to_owned(), estimate_s: 4.0 }];
+        let encode_jobs =
+            [NewEncode { id: self.id(), phase: Phase::Last, payload: "{}".to_owned(), estimate_s: 4.0 }];
         let commit = IngestCommit {
             attempt,
             source: &source_info(),
@@ -84,6 +85,68 @@ impl World {
         self.catalog.publish_original(&lease, &commit, &published, now).await.unwrap();
         let (medium, low) = (Bytes::new(), Bytes::new());
         Film { video, owner: owner.clone(), original: original.progressive, medium, low }
+    }
+
+    /// `playable` without an `original`, which is being encoded; `low` stands in for it.
+    pub async fn encoded_low(&self, owner: &Person) -> Film {
+        let video = self.video(owner, Visibility::Public).await;
+        self.put_source(video, &pattern(7, 1000)).await;
+        let lease = self.claim(JobKind::Ingest, video).await;
+        let now = self.clock.now();
+        self.catalog.start_processing(&lease, now).await.unwrap();
+        let attempt: AttemptId = self.id();
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        let encode = |phase| NewEncode { id: self.id(), phase, payload: "{}".to_owned(), estimate_s: 4.0 };
+        let rungs: Vec<_> = [Rung::original(SIZE)].into_iter().chain(ladder(SIZE, 23.0)).collect();
+        let commit = IngestCommit {
+            attempt,
+            source: &source_info(),
+            covers: &Covers::default(),
+            plan: &Plan { first: Plan::first_of(&rungs), rungs, ..plan() },
+            objects: &[],
+            encode_jobs: &[encode(Phase::First), encode(Phase::Last)],
+        };
+        self.catalog.plan_encode(&lease, &commit, now).await.unwrap();
+        let low = as_tracks(RenditionName::Low, 50_000, Size { width: 640, height: 360 });
+        let (original, medium, owner) = (Bytes::new(), Bytes::new(), owner.clone());
+        let film = Film { video, owner, original, medium, low: low.progressive.clone() };
+        self.publish_phase(video, vec![low], now).await;
+        film
+    }
+
+    /// The others follow two seconds later, with their own copy of the shared sound.
+    pub async fn encode_original(&self, film: &mut Film) {
+        let original = as_tracks(RenditionName::Original, 900_000, SIZE);
+        let medium = as_tracks(RenditionName::Medium, 250_000, Size { width: 854, height: 480 });
+        (film.original, film.medium) = (original.progressive.clone(), medium.progressive.clone());
+        self.publish_phase(film.video, vec![original, medium], self.clock.now().plus_s(2)).await;
+    }
+
+    async fn publish_phase(&self, video: VideoId, made: Vec<Rendition>, now: Timestamp) {
+        for lease in self.claim_all(JobKind::Encode, video).await {
+            let attempt: AttemptId = self.id();
+            self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+            self.catalog.finish_encode(&lease, attempt, &[], self.id(), now).await.unwrap();
+        }
+        let lease = self.claim(JobKind::Assemble, video).await;
+        let attempt: AttemptId = self.id();
+        self.catalog.begin_attempt(&lease, attempt, now).await.unwrap();
+        let mut all = vec![(ObjectFile::SharedAudio, shared_audio())];
+        let mut renditions = Vec::new();
+        for rendition in made {
+            all.extend(rendition.objects);
+            renditions.push(rendition.output);
+        }
+        let objects = self.put_all(video, attempt, all).await;
+        let (publication, next_job) = (self.id(), self.id());
+        let published = RenditionsPublished {
+            attempt,
+            publication,
+            renditions: &renditions,
+            objects: &objects,
+            next_job,
+        };
+        self.catalog.publish_renditions(&lease, &published, now).await.unwrap();
     }
 
     pub async fn assemble(&self, film: &mut Film) {
@@ -119,7 +182,7 @@ impl World {
             publication: self.id(),
             renditions: &renditions,
             objects: &objects,
-            storyboard_job: self.id(),
+            next_job: self.id(),
         };
         self.catalog.publish_renditions(&lease, &published, now).await.unwrap();
         bytes
@@ -160,6 +223,10 @@ impl World {
     }
 
     async fn claim(&self, kind: JobKind, video: VideoId) -> Lease {
+        self.claim_all(kind, video).await.into_iter().next().expect("the job is queued")
+    }
+
+    async fn claim_all(&self, kind: JobKind, video: VideoId) -> Vec<Lease> {
         let claim = Claim {
             kinds: &[kind],
             worker: "test",
@@ -169,7 +236,7 @@ impl World {
             limit: 10,
         };
         let leases = self.catalog.claim_jobs(&claim, self.clock.now()).await.unwrap();
-        leases.into_iter().find(|lease| lease.job.video == video).expect("the job is queued")
+        leases.into_iter().filter(|lease| lease.job.video == video).collect()
     }
 
     async fn put_covers(&self, video: VideoId, attempt: AttemptId, objects: &mut Vec<NewObject>) -> Covers {
@@ -339,6 +406,7 @@ fn source_info() -> SourceInfo {
 fn plan() -> Plan {
     Plan {
         rungs: ladder(SIZE, 23.0),
+        first: None,
         audio: true,
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".into(),

@@ -199,6 +199,57 @@ async fn renditions_by_name_and_the_nearest_of_a_missing_one() {
 }
 
 #[tokio::test]
+async fn the_lowest_rung_stands_in_for_an_original_that_is_being_encoded() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let mut film = world.encoded_low(&alice).await;
+    let path = |wanted: &str| format!("/stream/videos/{}{wanted}", film.video);
+    let paths = ["", "?rendition=original", "?rendition=medium", "?rendition=low"].map(path);
+    for path in &paths {
+        let response = world.get(path).await;
+        assert_eq!(header(&response, "cache-control"), "public, max-age=1", "{path}: for now");
+        assert!(response.bytes().await.unwrap() == film.low, "{path}");
+    }
+    let before = world.get(&paths[1]).await;
+    let (etag, modified) = (header(&before, "etag").to_owned(), header(&before, "last-modified").to_owned());
+    let older = world.publication(film.video).await;
+    let gone = world.get(&format!("/stream/videos/{}/{older}/original.video.m3u8", film.video)).await;
+    assert_eq!((gone.status().as_u16(), header(&gone, "cache-control")), (404, "no-store"));
+    let master = world.master(film.video).await;
+    assert_eq!((master.variants.len(), master.alternatives.len()), (1, 1));
+    let variant = &master.variants[0];
+    world.media(film.video, &variant.uri).await;
+
+    world.encode_original(&mut film).await;
+    until(|| async { world.get(&paths[1]).await.bytes().await.unwrap() == film.original }).await;
+    let expected = [&film.original, &film.original, &film.medium, &film.low];
+    for (path, expected) in paths.iter().zip(expected) {
+        assert!(world.get(path).await.bytes().await.unwrap() == expected, "{path}");
+    }
+    // Whoever kept the stand-in gets the real one, whole.
+    for (name, value) in [("if-none-match", &etag), ("if-modified-since", &modified)] {
+        assert_eq!(world.get_with(&paths[1], &[(name, value)]).await.status(), 200, "{name}");
+        assert_eq!(
+            world.get_with(&paths[3], &[(name, value)]).await.status(),
+            304,
+            "{name}: the same as ever"
+        );
+    }
+    for part in [&etag, &modified] {
+        let rest = world.get_with(&paths[1], &[("range", "bytes=10-"), ("if-range", part)]).await;
+        assert_eq!(rest.status(), 200, "never two renditions in one file: {part}");
+    }
+    let master = world.master(film.video).await;
+    assert_eq!((master.variants.len(), master.alternatives.len()), (3, 1), "the sound is the same for all");
+    for uri in master.variants.iter().map(|variant| &variant.uri) {
+        world.media(film.video, uri).await;
+    }
+    // Whoever began goes on.
+    world.media(film.video, &variant.uri).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn other_codecs_are_served_to_who_asks_for_them_by_name_and_to_nobody_else() {
     use domain::RenditionName::{LowAv1, MediumHevc};
     let world = World::new().await;

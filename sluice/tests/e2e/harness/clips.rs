@@ -45,6 +45,39 @@ pub fn h264(folder: &Path, name: &str, size: &str, seconds: u32) -> PathBuf {
     path
 }
 
+/// HEVC and AAC, as phones send it: not every browser plays it.
+pub fn hevc(folder: &Path, name: &str, size: &str, seconds: u32) -> PathBuf {
+    let path = folder.join(name);
+    let picture = format!("testsrc2=size={size}:rate=30:duration={seconds}");
+    let tone = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
+    ffmpeg(
+        &[
+            "-f",
+            "lavfi",
+            "-i",
+            &picture,
+            "-f",
+            "lavfi",
+            "-i",
+            &tone,
+            "-c:v",
+            "libx265",
+            "-preset",
+            "ultrafast",
+            "-x265-params",
+            "log-level=none:keyint=60",
+            "-pix_fmt",
+            "yuv420p",
+            "-tag:v",
+            "hvc1",
+            "-c:a",
+            "aac",
+        ],
+        &path,
+    );
+    path
+}
+
 /// The film with a box of `tail_bytes` behind it that no player reads, full of what `seed` makes.
 pub fn with_tail(film: &[u8], tail_bytes: u32, seed: u64) -> Vec<u8> {
     let mut bytes = film.to_vec();
