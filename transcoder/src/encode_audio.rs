@@ -205,6 +205,17 @@ impl Sound<'_> {
     }
 }
 
+/// A frame for the encoder.
+fn silence(channels: ChannelLayout, time: i64) -> Audio {
+    let mut frame = Audio::new(Sample::F32(Type::Planar), FRAME_SAMPLES as usize, channels);
+    frame.set_rate(RATE_HZ);
+    frame.set_pts(Some(time));
+    for plane in 0..frame.planes() {
+        frame.data_mut(plane).fill(0);
+    }
+    frame
+}
+
 fn silent_sample(layout: Layout, time: i64) -> Audio {
     let mut frame = Audio::new(layout.format, 1, layout.channels);
     frame.set_rate(layout.rate);
@@ -249,6 +260,7 @@ struct AudioEncoder {
     start: i64,
     writer: ChunkWriter,
     layout: ChannelLayout,
+    frames: u64,
 }
 
 impl AudioEncoder {
@@ -265,16 +277,21 @@ impl AudioEncoder {
         audio.set_flags(Flags::GLOBAL_HEADER);
         let encoder = audio.open_as(aac)?;
         let writer = ChunkWriter::create(path, codec::Parameters::from(&encoder), RATE_HZ)?;
-        Ok(AudioEncoder { encoder, start, writer, layout })
+        Ok(AudioEncoder { encoder, start, writer, layout, frames: 0 })
     }
 
     /// `frame` is in ticks of the encoder's rate.
     fn encode(&mut self, frame: &Audio) -> Result<(), TaskError> {
         self.encoder.send_frame(frame)?;
+        self.frames += 1;
         self.write_ready()
     }
 
     fn finish(mut self) -> Result<(), TaskError> {
+        if self.frames == 0 {
+            // Some samples at a low rate, too few to become one of ours: nobody hears them, but a track is not empty.
+            self.encode(&silence(self.layout, self.start))?;
+        }
         self.encoder.send_eof()?;
         self.write_ready()?;
         self.writer.finish(None)

@@ -32,6 +32,7 @@ impl End {
                 }
                 _ => (format!("failed: {}", words(&format!("{error:#}"))), None),
             },
+            Err(RunError::Unsound(error)) => (format!("failed: {}", words(&format!("{error:#}"))), None),
             Err(other) => (format!("not typed: {other:?}"), None),
         };
         End { kind, tail: tail.unwrap_or_default(), duration }
