@@ -101,8 +101,8 @@ pub fn reading(error: ffmpeg::Error, path: &Path, what: &str) -> TaskError {
     TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {error}."))
 }
 
-/// More than the head of any film takes.
-fn has_memory() -> bool {
+/// More than the head of any film takes, or one of its packets.
+pub fn has_memory() -> bool {
     const HEAD_BYTES_MAX: usize = 256 << 20;
     Vec::<u8>::new().try_reserve_exact(HEAD_BYTES_MAX).is_ok()
 }

@@ -15,7 +15,7 @@ use ffmpeg_next::{Error, Rational};
 use crate::decode::Decoder;
 use crate::frame_times::VideoPacket;
 use crate::source_packets::SourcePackets;
-use crate::{TaskError, ffi, pulse};
+use crate::{TaskError, error, ffi, pulse};
 
 /// Pictures looked at for size, format and interlacing; where one of them is interlaced, more, for how its fields come.
 const LOOKED_AT: usize = 6;
@@ -129,7 +129,8 @@ fn read_packets(
             }
             Err(Error::Eof) => break,
             Err(Error::InvalidData) if skips < SKIPS_MAX => skips += 1,
-            Err(error @ Error::Other { errno: ENOMEM }) => return Err(error.into()),
+            // A packet may also say that it is larger than there can be.
+            Err(error @ Error::Other { errno: ENOMEM }) if !error::has_memory() => return Err(error.into()),
             Err(_) => {
                 read.cut = true;
                 break;
