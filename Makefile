@@ -47,6 +47,7 @@ bench: ## comparisons with peers; results go to bench/results/
 	@scripts/setup test
 	bench/transcode.py
 	bench/playable.py
+	bench/rates.py
 
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test

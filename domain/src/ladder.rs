@@ -129,6 +129,13 @@ fn rung_bitrate_bps_max(shorter_side: u32) -> u64 {
     }
 }
 
+impl RungSettings {
+    /// Whether the rung was given a factor of its own.
+    pub fn fix_crf_of(&self, name: RenditionName) -> bool {
+        self.0.iter().any(|rung| rung.name == name.in_h264() && rung.crf.is_some())
+    }
+}
+
 impl std::str::FromStr for RungSetting {
     /// Says what is allowed.
     type Err = String;
@@ -221,19 +228,38 @@ const AV1_BITRATE_SHARE: f64 = 0.65;
 /// The cap for an `original` that has to be encoded, in bit/s.
 pub(crate) const ORIGINAL_BITRATE_BPS_MAX: u64 = 16_000_000;
 
+/// What gives about the quality of an x264 factor in the measure of another encoder.
+fn crf_in(codec: VideoCodec, x264_crf: f64) -> f64 {
+    match codec {
+        VideoCodec::H264 => x264_crf,
+        VideoCodec::Hevc => (x264_crf + HEVC_CRF_ABOVE_X264).min(51.0),
+        VideoCodec::Av1 => (x264_crf * AV1_CRF_PER_X264).round().min(63.0),
+    }
+}
+
+/// A factor chosen by content lies within these, in x264's measure: finer is seen by nobody, and coarser by everybody.
+pub const CHOSEN_CRF_MIN: f64 = 18.0;
+pub const CHOSEN_CRF_MAX: f64 = 32.0;
+
 impl Rung {
+    /// With the factor that was chosen for the film, in x264's measure; all else, the cap too, stays.
+    pub fn at_chosen(&self, x264_crf: f64) -> Rung {
+        let crf = x264_crf.clamp(CHOSEN_CRF_MIN, CHOSEN_CRF_MAX);
+        Rung { crf: if crf.is_finite() { crf_in(self.name.codec(), crf) } else { self.crf }, ..self.clone() }
+    }
+
     /// The same picture in another codec at about the same quality, with as much less under the cap; `None` where that
     /// codec is not for it.
     pub fn in_codec(&self, codec: VideoCodec) -> Option<Rung> {
-        let (crf, share) = match codec {
-            VideoCodec::H264 => (self.crf, 1.0),
-            VideoCodec::Hevc => ((self.crf + HEVC_CRF_ABOVE_X264).min(51.0), HEVC_BITRATE_SHARE),
-            VideoCodec::Av1 => ((self.crf * AV1_CRF_PER_X264).round().min(63.0), AV1_BITRATE_SHARE),
+        let share = match codec {
+            VideoCodec::H264 => 1.0,
+            VideoCodec::Hevc => HEVC_BITRATE_SHARE,
+            VideoCodec::Av1 => AV1_BITRATE_SHARE,
         };
         Some(Rung {
             name: self.name.in_codec(codec)?,
             size: self.size,
-            crf,
+            crf: crf_in(codec, self.crf),
             bitrate_bps_max: (self.bitrate_bps_max as f64 * share) as u64,
         })
     }
@@ -290,6 +316,7 @@ mod tests {
             (RenditionName::High, 21.0, 6_000_000)
         );
         assert_eq!(own.rungs.to_string(), "high:1080:21:6000000,medium:540,lowest:144:30");
+        assert!(own.rungs.fix_crf_of(RenditionName::High) && !own.rungs.fix_crf_of(RenditionName::Medium));
         assert_eq!(settings("", &[]).rungs(Size { width: 1920, height: 1080 }).len(), 2);
     }
 
@@ -301,6 +328,17 @@ mod tests {
         assert_eq!(names, ["medium", "medium-hevc", "medium-av1", "low", "low-hevc", "low-av1"]);
         assert!(rungs.is_sorted_by_key(|rung| std::cmp::Reverse(rung.size.pixels())));
         assert!(rungs[2].crf.fract() == 0.0 && rungs[2].bitrate_bps_max < rungs[0].bitrate_bps_max);
+    }
+
+    #[test]
+    fn a_chosen_factor_stays_within_its_bounds_and_leaves_the_cap() {
+        let rungs = settings("", &[VideoCodec::Av1]).rungs(Size { width: 1280, height: 720 });
+        let crfs = |crf| rungs.iter().map(|rung| rung.at_chosen(crf).crf).collect::<Vec<_>>();
+        assert_eq!(crfs(26.0), [26.0, 39.0, 26.0, 39.0]);
+        assert_eq!((crfs(1.0)[0], crfs(99.0)[0], crfs(f64::NAN)[0]), (CHOSEN_CRF_MIN, CHOSEN_CRF_MAX, 23.0));
+        for rung in &rungs {
+            assert_eq!(Rung { crf: rung.crf, ..rung.at_chosen(26.0) }, *rung);
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub use id::{
 };
 pub use index::{Fragment, Layout, Piece, RenditionIndex, TrackIndex};
 pub use job::{JobKind, JobState, Phase, retry_delay_ms};
-pub use ladder::{LadderSettings, Rung, RungSetting, RungSettings, Size, ladder};
+pub use ladder::{
+    CHOSEN_CRF_MAX, CHOSEN_CRF_MIN, LadderSettings, Rung, RungSetting, RungSettings, Size, ladder,
+};
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
 pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};
 pub use timestamp::{InvalidTimestamp, Timestamp};

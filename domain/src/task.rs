@@ -23,6 +23,14 @@ pub enum Task {
         settings: EncodeSettings,
         cover_at_s: Option<f64>,
     },
+    /// Encode a few moments of the film at its smallest rung, and choose the factor at which it has `quality`.
+    ChooseRate {
+        input: PathBuf,
+        facts: Option<PathBuf>,
+        plan: Plan,
+        /// As [`EncodeSettingsPlanned::quality`].
+        quality: f64,
+    },
     /// Decode one chunk once and encode it at every rung of the plan, which is one phase of the film's: `<rung>.chunk-<number>.mp4`. `facts` is the file that
     /// ingest wrote; without it the source is measured again.
     EncodeVideo { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan, chunk: u32 },
@@ -71,7 +79,8 @@ impl Task {
                 duration_s: _,
                 sprite_url: _,
             } => vec![input],
-            Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
+            Task::ChooseRate { input, facts, plan: _, quality: _ }
+            | Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).map(PathBuf::as_path).collect()
             }
@@ -94,7 +103,8 @@ impl Task {
                 duration_s: _,
                 sprite_url: _,
             } => vec![input],
-            Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
+            Task::ChooseRate { input, facts, plan: _, quality: _ }
+            | Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).collect()
             }
@@ -107,7 +117,7 @@ impl Task {
     /// The one folder that is written into.
     pub fn output(&self) -> Option<&Path> {
         match self {
-            Task::Sandbox => None,
+            Task::Sandbox | Task::ChooseRate { .. } => None,
             Task::Ingest { output, .. }
             | Task::EncodeVideo { output, .. }
             | Task::EncodeAudio { output, .. }
@@ -119,7 +129,7 @@ impl Task {
 
     pub fn output_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
-            Task::Sandbox => None,
+            Task::Sandbox | Task::ChooseRate { .. } => None,
             Task::Ingest { output, .. }
             | Task::EncodeVideo { output, .. }
             | Task::EncodeAudio { output, .. }
@@ -181,10 +191,20 @@ pub enum Event {
 #[allow(clippy::large_enum_variant, reason = "one value a process, never many in a row")]
 pub enum Outcome {
     Ingest(Ingested),
-    Encode { files: Vec<OutputFile> },
-    Assemble { renditions: Vec<RenditionOutput> },
+    Rate {
+        /// For all rungs, in x264's measure. `None`: nothing to choose by, each keeps its own.
+        crf: Option<f64>,
+    },
+    Encode {
+        files: Vec<OutputFile>,
+    },
+    Assemble {
+        renditions: Vec<RenditionOutput>,
+    },
     Cover(Covers),
-    Storyboard { files: Vec<OutputFile> },
+    Storyboard {
+        files: Vec<OutputFile>,
+    },
     Sandbox(SandboxReport),
 }
 
@@ -309,6 +329,10 @@ pub struct EncodeSettingsPlanned {
     pub svtav1_preset: u32,
     /// Keyframes of the rungs are at most this far apart, in seconds.
     pub gop_s_max: f64,
+    /// The VMAF that all but the worst twentieth of the pictures of each rung should have, and no rung needs to have
+    /// more. `None`: every film is encoded at the same factor.
+    #[serde(default)]
+    pub quality: Option<f64>,
 }
 
 /// A part of the encode that is made by a job of its own; as JSON, the payload of that job.

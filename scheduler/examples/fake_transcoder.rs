@@ -1,10 +1,11 @@
 //! A transcoder for tests: what it does stands in the source, as words. Speaks the true contract.
 //!
-//! `chunks=2` plans two chunks, `audio` a shared audio track, `no-original` cannot be played as it is, `one-rung` has no
+//! `chunks=2` plans two chunks, `long` is long enough for its rates to be chosen, `audio` a shared audio track, `no-original` cannot be played as it is, `one-rung` has no
 //! ladder, and `ms=50`
 //! makes reading the source take so long, `bad` and `bad-once=<file>` make chunks that do not pass the check,
 //! `bad-original-once=<file>` of those with `original`; `reject`, `fail`, `crash`, `hang`, `link` and `lie` misbehave,
-//! with `-encode` only when encoding, with `-original` when encoding that.
+//! with `-encode` only when encoding, with `-original` when encoding that, with `-rates` when choosing rates;
+//! `crash-rates-once=<file>` the first time.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,13 @@ fn main() {
     say(&Event::Progress { fraction: 0.5 });
     let outcome = match task {
         Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
+        Task::ChooseRate { input, .. } => {
+            let words = words(&input, "-rates");
+            if is_first(&words, "crash-rates-once=") {
+                std::process::abort();
+            }
+            Outcome::Rate { crf: Some(27.5) }
+        }
         Task::EncodeVideo { input, output, plan, chunk, .. } => {
             let mut bad = is_bad(&words(&input, "-encode"), "bad-once=");
             if plan.rungs.iter().any(|rung| rung.name == RenditionName::Original) {
@@ -84,9 +92,13 @@ fn words(input: &Path, suffix: &str) -> String {
 
 /// Whether this chunk comes out wrong: with `bad` always, with `once` and a file where that is not there yet.
 fn is_bad(words: &str, once: &str) -> bool {
-    let once = words.split_whitespace().find_map(|word| word.strip_prefix(once));
-    let first = once.is_some_and(|marker| std::fs::File::create_new(marker).is_ok());
-    first || words.split_whitespace().any(|word| word == "bad")
+    is_first(words, once) || words.split_whitespace().any(|word| word == "bad")
+}
+
+/// Whether nobody has been here: the word goes on with the path of a file that is then made.
+fn is_first(words: &str, word: &str) -> bool {
+    let marker = words.split_whitespace().find_map(|w| w.strip_prefix(word));
+    marker.is_some_and(|marker| std::fs::File::create_new(marker).is_ok())
 }
 
 /// As the last look at a rendition: what is bad has to be encoded again.
@@ -147,13 +159,14 @@ fn plan(rungs: Vec<Rung>, chunks: usize, words: &str) -> Plan {
         settings: EncodeSettingsPlanned {
             x264_preset: "veryfast".to_owned(),
             gop_s_max: 2.0,
+            quality: words.contains("long").then_some(85.0),
             ..Default::default()
         },
         boundaries: Boundaries { timescale: 1000, starts: vec![0] },
         chunks: vec![ChunkSpan { start: 0, end: None }; chunks],
         expected: Expected {
             frames: Some(300),
-            duration_s: 10.0,
+            duration_s: if words.contains("long") { 60.0 } else { 10.0 },
             frame_duration_s: 0.03,
             audio_offset_s: None,
         },

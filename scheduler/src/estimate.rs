@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use domain::task::{Outcome, Part, Plan, SourceInfo, Task};
+use domain::task::{Outcome, Part, Plan, Task};
+use sql::Film;
 
 use crate::run_limits::chunk_s;
 
@@ -15,13 +16,12 @@ const SOUND_S_PER_S: f64 = 50.0;
 const RUN_S: f64 = 0.2;
 
 /// Of one worker, in seconds.
-pub fn encode_s(part: Part, plan: &Plan, source: &SourceInfo) -> f64 {
+pub fn encode_s(part: Part, plan: &Plan, film: &Film) -> f64 {
     let work_s = match part {
         Part::Chunk(number) => {
-            let frames = chunk_s(plan, number) * source.frame_rate.max(0.0);
+            let frames = chunk_s(plan, number) * film.frame_rate.max(0.0);
             let encoded: u64 = plan.rungs.iter().map(|rung| rung.size.pixels()).sum();
-            frames
-                * (source.size.pixels() as f64 / DECODED_PIXELS_PER_S + encoded as f64 / ENCODED_PIXELS_PER_S)
+            frames * (film.pixels as f64 / DECODED_PIXELS_PER_S + encoded as f64 / ENCODED_PIXELS_PER_S)
         }
         Part::Audio => plan.expected.duration_s.max(0.0) / SOUND_S_PER_S,
     };
@@ -73,16 +73,8 @@ mod tests {
 
     use super::*;
 
-    fn film(size: Size) -> (Plan, SourceInfo) {
-        let source = SourceInfo {
-            container: "mov".to_owned(),
-            video_codec: "h264".to_owned(),
-            audio_codec: None,
-            size,
-            frame_rate: 30.0,
-            duration_s: 15.0,
-            warnings: Vec::new(),
-        };
+    fn film(size: Size) -> (Plan, Film) {
+        let film = Film { pixels: size.pixels(), frame_rate: 30.0, duration_s: 15.0 };
         let plan = Plan {
             rungs: ladder(size, 23.0),
             first: None,
@@ -97,19 +89,19 @@ mod tests {
                 audio_offset_s: None,
             },
         };
-        (plan, source)
+        (plan, film)
     }
 
     #[test]
     fn chunks_weigh_by_their_pixels() {
-        let (plan, source) = film(Size { width: 1280, height: 720 });
-        let of = |part| encode_s(part, &plan, &source);
+        let (plan, film_720) = film(Size { width: 1280, height: 720 });
+        let of = |part| encode_s(part, &plan, &film_720);
         let (whole, half) = (of(Part::Chunk(0)), of(Part::Chunk(1)));
         assert!((3.0..6.0).contains(&whole), "{whole}");
         assert!((half - RUN_S) * 2.0 - (whole - RUN_S) < 0.001, "{half} of {whole}");
         assert!(of(Part::Audio) < half);
-        let (plan, source) = film(Size { width: 1920, height: 1080 });
-        assert!(encode_s(Part::Chunk(0), &plan, &source) > 1.5 * whole);
+        let (plan, film_1080) = film(Size { width: 1920, height: 1080 });
+        assert!(encode_s(Part::Chunk(0), &plan, &film_1080) > 1.5 * whole);
     }
 
     #[test]

@@ -102,7 +102,10 @@ fn niceness(task: &Task) -> i32 {
         Task::EncodeVideo { plan, .. } | Task::EncodeAudio { plan, .. } if plan.is_first_phase() => {
             NICENESS_OF_FIRST_PHASES
         }
-        Task::EncodeVideo { .. } | Task::EncodeAudio { .. } | Task::Storyboard { .. } => NICENESS_OF_ENCODES,
+        Task::ChooseRate { .. }
+        | Task::EncodeVideo { .. }
+        | Task::EncodeAudio { .. }
+        | Task::Storyboard { .. } => NICENESS_OF_ENCODES,
         Task::Sandbox | Task::Ingest { .. } | Task::Assemble { .. } | Task::Cover { .. } => 0,
     }
 }
@@ -122,6 +125,11 @@ fn memory_bytes(task: &Task, film: Option<&Film>, cores: u64, media: &Media) -> 
     let source_pixels = film.map_or(media.pixels_max, |film| film.pixels);
     let pictures = match task {
         Task::Sandbox => 0,
+        // At most: it is only the smallest rung.
+        Task::ChooseRate { plan, .. } => {
+            source_pixels * DECODED_BYTES_PER_PIXEL
+                + rung_pixels(plan) * (ENCODED_BYTES_PER_PIXEL + DECODED_BYTES_PER_PIXEL)
+        }
         Task::EncodeVideo { plan, .. } => {
             let av1 = plan.rungs.iter().filter(|rung| rung.name.codec() == VideoCodec::Av1).count() as u64;
             source_pixels * DECODED_BYTES_PER_PIXEL
@@ -145,6 +153,8 @@ fn cpu_s(task: &Task, film: Option<&Film>, input_bytes: u64) -> u64 {
         // The bytes are all that is known of it.
         Task::Sandbox | Task::Ingest { .. } => 0.0,
         Task::EncodeVideo { plan, chunk, .. } => chunk_s(plan, *chunk) * patience(plan),
+        // A small part of it is encoded, several times.
+        Task::ChooseRate { plan, .. } => plan.expected.duration_s * patience(plan),
         Task::EncodeAudio { plan, .. } | Task::Assemble { plan, .. } => plan.expected.duration_s,
         Task::Storyboard { duration_s, .. } => *duration_s,
         Task::Cover { .. } => film.map_or(0.0, |film| film.duration_s),

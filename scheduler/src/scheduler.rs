@@ -110,6 +110,7 @@ impl Config {
                 x265_preset: encode.x265_preset.clone(),
                 svtav1_preset: encode.svtav1_preset,
                 gop_s_max: encode.gop_s_max,
+                quality: encode.content_aware.then_some(encode.quality),
             },
             chunk_s: Some(encode.chunk_s),
         }

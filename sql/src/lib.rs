@@ -46,7 +46,7 @@ pub use job_endings::RetryJob;
 pub use jobs::{Claim, Job, Lease};
 pub use objects::{NewObject, StoredObject};
 pub use publications::{Playable, Publication, PublishedRendition, Watchable};
-pub use publishing::{IngestCommit, NewEncode, OriginalPublished, RenditionsPublished, STORYBOARD};
+pub use publishing::{IngestCommit, NewEncode, OriginalPublished, RATES, RenditionsPublished, STORYBOARD};
 pub use queue::{JobRow, QueueDepth};
 pub use sessions::NewSession;
 pub use start::Patience;

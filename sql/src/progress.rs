@@ -207,7 +207,8 @@ pub(crate) async fn work_on(
 }
 
 fn tally<'q>(videos: usize) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    // An assembly that is done published what it made, or found chunks that had to be encoded anew.
+    // An assembly that is done published what it made, or found chunks that had to be encoded anew. A job without an
+    // estimate (the choice of rates) is there, and weighs nothing: what it takes says nothing about the others.
     sqlx::query(AssertSqlSafe(format!(
         "-- jobs.tally
          SELECT video_id, kind, phase,
@@ -215,10 +216,12 @@ fn tally<'q>(videos: usize) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyA
            sum(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running,
            sum(estimate_s) AS guessed_s,
            sum(CASE WHEN state = 'done' THEN estimate_s ELSE 0.0 END) AS done_guessed_s,
-           CAST(sum(CASE WHEN state = 'done' THEN finished_at - started_at ELSE 0 END) AS BIGINT) AS done_took_ms,
+           CAST(sum(CASE WHEN state = 'done' AND estimate_s > 0.0 THEN finished_at - started_at ELSE 0 END) AS BIGINT)
+             AS done_took_ms,
            sum(CASE WHEN state = 'running' THEN estimate_s * progress ELSE 0.0 END) AS running_guessed_s,
-           CAST(sum(CASE WHEN state = 'running' THEN $1 - started_at ELSE 0 END) AS BIGINT) AS running_took_ms,
-           coalesce(max($1 - started_at), 0) AS wall_ms
+           CAST(sum(CASE WHEN state = 'running' AND estimate_s > 0.0 THEN $1 - started_at ELSE 0 END) AS BIGINT)
+             AS running_took_ms,
+           coalesce(max(CASE WHEN estimate_s > 0.0 THEN $1 - started_at END), 0) AS wall_ms
          FROM jobs WHERE video_id IN ({}) AND kind IN ('ingest', 'encode', 'assemble') AND state <> 'cancelled'
            AND NOT (kind = 'assemble' AND state = 'done')
          GROUP BY video_id, kind, phase",

@@ -32,7 +32,7 @@ pub struct NewEncode {
     pub id: JobId,
     pub phase: Phase,
     pub payload: String,
-    /// How long it is likely to take: what its progress is weighed by.
+    /// How long it is likely to take: what its progress is weighed by. Zero: it counts for nothing.
     pub estimate_s: f64,
 }
 
@@ -56,6 +56,9 @@ pub struct RenditionsPublished<'a> {
 
 /// The payload of a `cover` job that draws the storyboard.
 pub const STORYBOARD: &str = "\"storyboard\"";
+
+/// The payload of an `encode` job that chooses the factors of the rungs, before the chunks are encoded.
+pub const RATES: &str = "\"rates\"";
 
 impl Catalog {
     /// `uploaded` becomes `processing`; a later attempt finds it there.
@@ -105,6 +108,26 @@ impl Catalog {
                 return Ok(());
             }
             Ok(note_ingest(tx, lease.job.video, ingest, now).await?)
+        })
+    }
+
+    /// The factors of the rungs are chosen: the encodes of `plan` begin.
+    pub async fn choose_rates(
+        &self,
+        lease: &Lease,
+        attempt: AttemptId,
+        plan: &Plan,
+        encode_jobs: &[NewEncode],
+        now: Timestamp,
+    ) -> Result<(), FencedError> {
+        commit!(self, async |tx| {
+            if commit_run(tx, lease, attempt, &[], now).await? == Run::CommittedBefore {
+                return Ok(());
+            }
+            let video = lease.job.video;
+            change_plan(tx, video, plan, now).await?;
+            crate::jobs::insert_encodes(tx, video, encode_jobs, now).await?;
+            Ok(refresh_progress(tx, video, now).await?)
         })
     }
 
@@ -253,7 +276,6 @@ async fn note_media(
     plan: &Plan,
     now: Timestamp,
 ) -> Result<(), SqlError> {
-    let plan = serde_json::to_string(plan).expect("a plan is numbers and texts under texts, which JSON has");
     sqlx::query(
         "-- videos.note_media
          UPDATE videos SET container = $2, video_codec = $3, audio_codec = $4, width = $5, height = $6,
@@ -269,11 +291,25 @@ async fn note_media(
     .bind(source.frame_rate)
     .bind(source.duration_s)
     .bind(serde_json::Value::from(source.warnings.clone()).to_string())
-    .bind(plan)
+    .bind(plan_as_json(plan))
     .bind(now.unix_ms())
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+async fn change_plan(tx: &mut Tx, video: VideoId, plan: &Plan, now: Timestamp) -> Result<(), SqlError> {
+    sqlx::query("-- videos.change_plan\nUPDATE videos SET plan = $2, updated_at = $3 WHERE id = $1")
+        .bind(video.to_string())
+        .bind(plan_as_json(plan))
+        .bind(now.unix_ms())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+fn plan_as_json(plan: &Plan) -> String {
+    serde_json::to_string(plan).expect("a plan is numbers and texts under texts, which JSON has")
 }
 
 async fn cover_attempt(tx: &mut Tx, video: VideoId) -> Result<Option<AttemptId>, SqlError> {

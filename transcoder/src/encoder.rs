@@ -34,7 +34,7 @@ pub struct VideoEncoder {
 }
 
 /// What an encoder is made by.
-struct Recipe {
+pub struct Recipe {
     rung: Rung,
     settings: EncodeSettingsPlanned,
     timescale: u32,
@@ -44,13 +44,7 @@ struct Recipe {
 
 impl VideoEncoder {
     pub fn open(rung: &Rung, path: &Path, plan: &Plan, frame_rate: f64) -> Result<Self, TaskError> {
-        let recipe = Recipe {
-            rung: rung.clone(),
-            settings: plan.settings.clone(),
-            timescale: plan.boundaries.timescale,
-            frame_rate,
-            threads: plan.threads(),
-        };
+        let recipe = Recipe::new(rung, plan, frame_rate);
         let encoder = recipe.open()?;
         let writer = ChunkWriter::create(path, codec::Parameters::from(&encoder), recipe.timescale)?;
         Ok(VideoEncoder { recipe, encoder, writer, next_key: 0, frames: 0 })
@@ -106,7 +100,17 @@ impl VideoEncoder {
 }
 
 impl Recipe {
-    fn open(&self) -> Result<codec::encoder::video::Encoder, TaskError> {
+    pub fn new(rung: &Rung, plan: &Plan, frame_rate: f64) -> Recipe {
+        Recipe {
+            rung: rung.clone(),
+            settings: plan.settings.clone(),
+            timescale: plan.boundaries.timescale,
+            frame_rate,
+            threads: plan.threads(),
+        }
+    }
+
+    pub fn open(&self) -> Result<codec::encoder::video::Encoder, TaskError> {
         let codec = codec::encoder::find_by_name(encoder_name(self.codec())).ok_or(Error::EncoderNotFound)?;
         let mut video = codec::Context::new_with_codec(codec).encoder().video()?;
         video.set_width(self.rung.size.width);

@@ -6,6 +6,7 @@
 //! [`rendition`] (with its [`progressive`] head) → [`verify`].
 //! Stills: [`stills`] → [`cover`] and [`storyboard`] → [`picture`].
 
+pub mod adm;
 pub mod assemble;
 pub mod blank_mux;
 pub mod boxes;
@@ -36,11 +37,14 @@ pub mod original;
 pub mod original_times;
 pub mod picture;
 pub mod plan;
+pub mod plane;
 pub mod privileges;
 pub mod probe;
 pub mod progress;
 pub mod progressive;
 mod pulse;
+pub mod quality;
+pub mod rates;
 pub mod reading;
 pub mod reference;
 pub mod rendition;
@@ -61,6 +65,7 @@ pub mod timing;
 pub mod track;
 pub mod track_index;
 pub mod verify;
+pub mod vif;
 
 pub use child::{Confinement, run_child};
 pub use error::TaskError;

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::source::{self, Opened, SourceFacts};
 use crate::source_packets::SourcePacket;
 use crate::{
-    TaskError, assemble, cover, encode_audio, encode_video, facts_file, judge, original, plan, probe,
+    TaskError, assemble, cover, encode_audio, encode_video, facts_file, judge, original, plan, probe, rates,
     reference, storyboard,
 };
 
@@ -24,6 +24,9 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
         Task::Sandbox => Ok(Outcome::Sandbox(SandboxReport::default())),
         Task::Ingest { input, output, limits, settings, cover_at_s } => {
             ingest(input, output, limits, settings, *cover_at_s, progress)
+        }
+        Task::ChooseRate { input, facts, plan, quality } => {
+            Ok(Outcome::Rate { crf: rates::choose(input, facts.as_deref(), plan, *quality, progress)? })
         }
         Task::EncodeVideo { input, facts, output, plan, chunk } => {
             let opened = source::open_judged(input, facts.as_deref())?;

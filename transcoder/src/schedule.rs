@@ -5,7 +5,7 @@ use domain::task::{ChunkSpan, Plan};
 use crate::source::VideoFacts;
 
 /// Sources above this rate, in frames a second, are halved; the slack lets 60 with rough timestamps pass.
-const FRAME_RATE_MAX: f64 = 60.5;
+pub const FRAME_RATE_MAX: f64 = 60.5;
 
 /// What one chunk encodes.
 #[derive(Debug, PartialEq, Eq)]

@@ -165,6 +165,9 @@ pub struct Encode {
     pub svtav1_preset: u32,
     pub gop_s_max: f64,
     pub chunk_s: f64,
+    pub content_aware: bool,
+    /// VMAF.
+    pub quality: f64,
 }
 
 /// How the scheduler works.

@@ -78,6 +78,15 @@ fn above_zero(text: &str) -> Result<(), String> {
     if text.parse::<f64>().is_ok_and(|n| n > 0.0) { Ok(()) } else { Err("a number above 0".to_owned()) }
 }
 
+fn quality(text: &str) -> Result<(), String> {
+    let number = text.parse::<f64>();
+    if number.is_ok_and(|n| (60.0..=98.0).contains(&n)) {
+        Ok(())
+    } else {
+        Err("a number from 60 to 98".to_owned())
+    }
+}
+
 fn part_bytes(text: &str) -> Result<(), String> {
     let bytes = text.replace('_', "").parse::<u64>();
     let allowed = "a whole number of bytes from 5242880 (5 MiB) to 5368709120 (5 GiB)";
@@ -327,4 +336,12 @@ pub static TABLE: &[Setting] = &[
     setting!("encode.gop_s_max", encode.gop_s_max, Some("2"), "Longest distance of keyframes, in seconds.", check above_zero),
     setting!("encode.chunk_s", encode.chunk_s, Some("10"),
         "Films are encoded in chunks of about this length, in seconds, side by side.", check above_zero),
+    setting!(
+        "encode.content_aware",
+        encode.content_aware,
+        Some("false"),
+        "Choose the factor of the rungs by a look at the film, so that they have encode.quality; a rung that names its own keeps it, the cap always holds. Films below 20 s and those that browsers cannot play are encoded at encode.crf. It costs about a twelfth of the encode of a minute, less of a longer film; what it brings stands in bench/results/rates.md."
+    ),
+    setting!("encode.quality", encode.quality, Some("85"),
+        "VMAF that content_aware aims at, 60 to 98: all but the worst twentieth of the pictures should have it, at the size of the rung.", check quality),
 ];

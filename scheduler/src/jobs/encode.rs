@@ -38,7 +38,7 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
 }
 
 /// What ingest measured.
-async fn fetch_facts(run: &Run<'_>, place: &Workplace<'_>) -> Result<Option<PathBuf>, RunError> {
+pub async fn fetch_facts(run: &Run<'_>, place: &Workplace<'_>) -> Result<Option<PathBuf>, RunError> {
     let stored = run.scheduler.catalog.objects_of(run.lease.job.video, "chunk").await?;
     match stored.iter().find(|object| object.key.file == ObjectFile::Facts) {
         Some(object) => place.fetch(&object.key).await.map(Some),

@@ -1,11 +1,11 @@
 //! Judge the upload, make it playable, take covers, plan the encode.
 
 use domain::Phase;
-use domain::task::{Ingested, Outcome, OutputFile, Part, Task};
-use sql::{IngestCommit, NewEncode, OriginalPublished};
+use domain::task::{Ingested, Outcome, OutputFile, Part, Plan, Task};
+use sql::{Film, IngestCommit, NewEncode, OriginalPublished};
 
 use super::encode::payload;
-use super::{show_playable, unexpected};
+use super::{rates, show_playable, unexpected};
 use crate::Scheduler;
 use crate::estimate;
 use crate::failure::RunError;
@@ -30,7 +30,10 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         other => return Err(unexpected(&other)),
     };
     let objects = place.store(&files(&ingested)).await?;
-    let encode_jobs = encode_jobs(scheduler, &ingested);
+    let encode_jobs = match rates::job(scheduler, &ingested) {
+        Some(first) => vec![first],
+        None => encode_jobs(scheduler, &ingested.plan, &film(&ingested)),
+    };
     let commit = IngestCommit {
         attempt: place.attempt,
         source: &ingested.source,
@@ -66,14 +69,18 @@ fn files(ingested: &Ingested) -> Vec<&OutputFile> {
     original.chain(&ingested.covers.files).chain(&ingested.facts).collect()
 }
 
+fn film(ingested: &Ingested) -> Film {
+    let source = &ingested.source;
+    Film { pixels: source.size.pixels(), frame_rate: source.frame_rate, duration_s: source.duration_s }
+}
+
 /// One for the audio that the rungs share, one for each chunk in each phase.
-fn encode_jobs(scheduler: &Scheduler, ingested: &Ingested) -> Vec<NewEncode> {
-    let plan = &ingested.plan;
+pub fn encode_jobs(scheduler: &Scheduler, plan: &Plan, film: &Film) -> Vec<NewEncode> {
     let encode = |phase: Phase, part: Part| NewEncode {
         id: scheduler.id(),
         phase,
         payload: payload(part),
-        estimate_s: estimate::encode_s(part, &plan.of_phase(phase), &ingested.source),
+        estimate_s: estimate::encode_s(part, &plan.of_phase(phase), film),
     };
     let chunks = || (0..).zip(&plan.chunks).map(|(number, _)| Part::Chunk(number));
     let mut jobs = Vec::new();

@@ -5,6 +5,7 @@ mod cover;
 mod encode;
 mod ingest;
 mod purge;
+mod rates;
 mod storyboard;
 
 use domain::task::Outcome;
@@ -19,6 +20,7 @@ pub use purge::remove_prefix;
 pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     match run.lease.job.kind {
         JobKind::Ingest => ingest::run(run).await,
+        JobKind::Encode if run.lease.job.payload == sql::RATES => rates::run(run).await,
         JobKind::Encode => encode::run(run).await,
         JobKind::Assemble => assemble::run(run).await,
         JobKind::Cover if run.lease.job.payload == sql::STORYBOARD => storyboard::run(run).await,

@@ -9,6 +9,7 @@ mod nth;
 mod pipeline;
 mod purge;
 mod queue;
+mod rates;
 mod stubborn;
 mod sweep;
 mod world;

@@ -21,7 +21,7 @@ use crate::queue::setting;
 use crate::world::{AtWork, World, eventually};
 
 /// By turns one that plays as it is, and one that is encoded in two phases.
-const FILMS: [&str; 2] = ["chunks=2 audio", "chunks=1 audio no-original"];
+const FILMS: [&str; 2] = ["chunks=2 audio long", "chunks=1 audio no-original"];
 /// A fault that stays befalls every call to the same server for so long.
 const STAYS: Duration = Duration::from_millis(300);
 const LIVES_AT_ONCE: usize = 10;

@@ -305,6 +305,7 @@ async fn a_lost_lease_writes_nothing(mut world: World) {
         ("start_processing", catalog.start_processing(&lost, now).await),
         ("publish_original", catalog.publish_original(&lost, &parts.commit(), &original, now).await),
         ("plan_encode", catalog.plan_encode(&lost, &parts.commit(), now).await),
+        ("choose_rates", catalog.choose_rates(&lost, attempt, &parts.plan, &parts.encode_jobs, now).await),
         ("finish_encode", catalog.finish_encode(&lost, attempt, &parts.objects, assemble, now).await),
         ("encode_anew", catalog.encode_anew(&lost, &[], "no", 3, now, now).await.map(|_| ())),
         ("publish_renditions", catalog.publish_renditions(&lost, &renditions, now).await),

@@ -217,3 +217,62 @@ async fn what_the_sweeper_declared_lost_cannot_be_committed(mut world: World) {
     assert_eq!(world.seen(video).await.state, VideoState::Processing);
     assert!(world.catalog.objects_of(video, "original").await.unwrap().is_empty());
 }
+
+both!(the_choice_of_rates_comes_before_the_chunks_and_counts_for_nothing);
+async fn the_choice_of_rates_comes_before_the_chunks_and_counts_for_nothing(mut world: World) {
+    let video = world.uploaded().await;
+    let lease = world.claim(JobKind::Ingest).await;
+    world.catalog.start_processing(&lease, world.now).await.unwrap();
+    let attempt = world.begin(&lease).await;
+    let mut parts = IngestParts::new(&mut world, video, attempt, 2);
+    let chunks = std::mem::take(&mut parts.encode_jobs);
+    let rates = sql::NewEncode {
+        id: world.id(),
+        phase: domain::Phase::Last,
+        payload: sql::RATES.to_owned(),
+        estimate_s: 0.0,
+    };
+    parts.encode_jobs = vec![rates];
+    let original = sql::OriginalPublished {
+        publication: world.id(),
+        rendition: &parts.original,
+        storyboard_job: world.id(),
+    };
+    world.catalog.publish_original(&lease, &parts.commit(), &original, world.now).await.unwrap();
+    let begun = world.seen(video).await;
+    assert_eq!(begun.state, VideoState::Playable, "there is something to encode");
+
+    let lease = world.claim(JobKind::Encode).await;
+    assert_eq!(lease.job.payload, sql::RATES);
+    world.advance_ms(20_000);
+    let until = world.now.plus_ms(crate::world::LEASE_MS);
+    world.catalog.heartbeat(&lease, Some(0.9), until, world.now).await.unwrap();
+    let seen = world.seen(video).await;
+    assert_eq!(
+        (seen.progress, seen.eta_s, seen.stage),
+        (begun.progress, None, Some(domain::Stage::Encoding))
+    );
+    let attempt = world.begin(&lease).await;
+    parts.plan.rungs = parts.plan.rungs.iter().map(|rung| rung.at_chosen(27.5)).collect();
+    // The answer to the first call was lost.
+    for _ in 0..2 {
+        world.catalog.choose_rates(&lease, attempt, &parts.plan, &chunks, world.now).await.unwrap();
+    }
+    let planned = world.catalog.plan(video).await.unwrap().unwrap();
+    assert_eq!(planned.rungs.iter().map(|rung| rung.crf).collect::<Vec<_>>(), [27.5, 27.5]);
+    let seen = world.seen(video).await;
+    assert_eq!((seen.progress, seen.stage), (begun.progress, Some(domain::Stage::Waiting)));
+
+    // Each takes as long as was guessed, whatever the choice took.
+    let lease = world.claim_one("w", JobKind::Encode).await;
+    world.advance_ms(10_000);
+    world.encode(&lease, 0).await.unwrap();
+    let half = world.seen(video).await.progress;
+    assert!((half - 0.49).abs() < 0.02, "{half}");
+    let lease = world.claim(JobKind::Encode).await;
+    world.encode(&lease, 1).await.unwrap();
+    let lease = world.claim(JobKind::Assemble).await;
+    world.assemble(&lease).await.unwrap();
+    assert_eq!(world.seen(video).await.state, VideoState::Ready);
+    world.check().await;
+}

@@ -69,6 +69,7 @@ pub fn settings() -> EncodeSettings {
             x265_preset: "ultrafast".to_owned(),
             svtav1_preset: 12,
             gop_s_max: 2.0,
+            quality: None,
         },
         chunk_s: None,
     }
