@@ -18,8 +18,12 @@ pub fn ffprobe(input: &str) -> Probed {
 
 /// Decodes all of it; FFmpeg must not complain.
 pub fn decodes(input: &str) {
+    // Frames of a variable rate come closer together than the ticks of a rate that FFmpeg would guess.
+    let as_they_come = ["-fps_mode", "passthrough", "-enc_time_base", "-1"];
     let output = Command::new("ffmpeg")
-        .args(["-hide_banner", "-v", "error", "-i", input, "-f", "null", "-"])
+        .args(["-hide_banner", "-v", "error", "-i", input])
+        .args(as_they_come)
+        .args(["-f", "null", "-"])
         .output()
         .expect("ffmpeg is installed (make setup)");
     let complaints = String::from_utf8_lossy(&output.stderr);
