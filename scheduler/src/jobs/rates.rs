@@ -1,7 +1,7 @@
 //! Choose the factor of the rungs by what a few moments of the film need; then its chunks can be encoded.
 
-use domain::{Phase, Rung};
 use domain::task::{Ingested, Outcome, Plan, Task};
+use domain::{Phase, Rung};
 use sql::{Film, NewEncode};
 
 use super::encode::fetch_facts;
