@@ -5,8 +5,8 @@ use crate::plane::{Plane, reflected};
 
 const SCALES: usize = 4;
 /// Daubechies' second wavelet.
-const LOW: [f32; 4] = [0.482_962_92, 0.836_516_3, 0.224_143_87, -0.129_409_52];
-const HIGH: [f32; 4] = [-0.129_409_52, -0.224_143_87, 0.836_516_3, -0.482_962_92];
+const LOW: [f32; 4] = [0.482_962_9, 0.836_516_3, 0.224_143_87, -0.129_409_52];
+const HIGH: [f32; 4] = [-0.129_409_52, -0.224_143_87, 0.836_516_3, -0.482_962_9];
 /// Of each side, which counts for nothing.
 const BORDER: f64 = 0.1;
 /// The cosine of a degree, squared: detail that only gained contrast is no loss.
