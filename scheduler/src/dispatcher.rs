@@ -57,8 +57,7 @@ pub async fn dispatch(
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = scheduler.wake.notified() => {}
-            () = scheduler.catalog.job_queued() => {}
+            () = scheduler.catalog.bell().notified() => {}
             () = tokio::time::sleep(poll) => {}
         }
     }
@@ -169,6 +168,6 @@ async fn work_off(
         }
         drop(_slot);
         // What it queued, or what waited for its slot, starts now.
-        scheduler.wake.notify_one();
+        scheduler.catalog.bell().notify_one();
     }
 }

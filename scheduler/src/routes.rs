@@ -78,7 +78,7 @@ async fn delete_video(
     };
     match scheduler.catalog.delete_video(&new, now).await.map_err(sql)? {
         DeleteVideo::Accepted(deletion) => {
-            scheduler.wake.notify_one();
+            scheduler.catalog.bell().notify_one();
             Ok(Json(deletion.into()))
         }
         DeleteVideo::NotFound => Err(Problem::not_found()),
@@ -161,7 +161,7 @@ async fn retry_job(
     Path(id): Path<JobId>,
 ) -> Result<Json<JobView>, Problem> {
     match scheduler.catalog.retry_job(id, scheduler.now()).await.map_err(sql)? {
-        RetryJob::Retried => scheduler.wake.notify_one(),
+        RetryJob::Retried => scheduler.catalog.bell().notify_one(),
         RetryJob::NotFound => return Err(Problem::not_found()),
         RetryJob::NotDead => {
             let detail = "Only a job that gave up can be called back; see `state`.";

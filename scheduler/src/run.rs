@@ -1,7 +1,6 @@
 //! The life of the process.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
@@ -10,7 +9,6 @@ use chassis::{
     program, shutdown,
 };
 use sql::Catalog;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Deps, Scheduler, Transcoder, routes, work};
@@ -64,8 +62,8 @@ async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps,
     };
     transcoder.sandbox_demanded = !settings.unsafe_no_sandbox;
     transcoder.ready().await?;
-    let (ids, wake) = (Ids::system(), Arc::new(Notify::new()));
-    Ok(Deps { catalog, store, clock, ids, transcoder, wake })
+    let ids = Ids::system();
+    Ok(Deps { catalog, store, clock, ids, transcoder })
 }
 
 /// Ready: the database and the store answer.

@@ -10,7 +10,6 @@ use domain::task::{EncodeSettings, EncodeSettingsPlanned, MediaLimits};
 use domain::{JobKind, LadderSettings, Timestamp};
 use sql::Catalog;
 use store::Store;
-use tokio::sync::Notify;
 
 use crate::Transcoder;
 
@@ -25,8 +24,6 @@ pub struct Deps {
     pub clock: Clock,
     pub ids: Ids,
     pub transcoder: Transcoder,
-    /// Whoever queues a job in this process may ring here, so that it starts before the next poll.
-    pub wake: Arc<Notify>,
 }
 
 /// The part of the settings that this service goes by.
@@ -52,7 +49,6 @@ pub struct Scheduler {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) transcoder: Transcoder,
-    pub(crate) wake: Arc<Notify>,
     pub(crate) config: Arc<Config>,
     /// Names this process in the rows it leases.
     pub(crate) worker: Arc<str>,
@@ -119,11 +115,11 @@ impl Config {
 
 impl Scheduler {
     pub fn new(deps: Deps, config: Config) -> Scheduler {
-        let Deps { catalog, store, clock, ids, transcoder, wake } = deps;
+        let Deps { catalog, store, clock, ids, transcoder } = deps;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let start = u32::from_le_bytes(ids.bytes());
         let worker = format!("{host}-{}-{start:08x}", std::process::id()).into();
-        Scheduler { catalog, store, clock, ids, transcoder, wake, config: Arc::new(config), worker }
+        Scheduler { catalog, store, clock, ids, transcoder, config: Arc::new(config), worker }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

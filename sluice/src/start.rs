@@ -1,7 +1,6 @@
 //! All services in one process: the same that run by themselves, composed.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use chassis::telemetry::{self, Metrics};
 use chassis::{
@@ -9,7 +8,6 @@ use chassis::{
 };
 use scheduler::{Scheduler, Transcoder};
 use streamserver::StreamServer;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::Banner;
@@ -66,7 +64,6 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
             clock,
             ids: ids.clone(),
             transcoder,
-            wake: Arc::new(Notify::new()),
         },
         scheduler::Config::new(&settings),
     );

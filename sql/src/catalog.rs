@@ -24,7 +24,7 @@ pub struct Catalog {
     pub(crate) has_replica: bool,
     pub(crate) writer: Pool,
     pub(crate) dialect: Dialect,
-    queued: Arc<Notify>,
+    bell: Arc<Notify>,
 }
 
 impl Catalog {
@@ -82,7 +82,7 @@ impl Catalog {
             has_replica: place.read_url.is_some(),
             writer,
             dialect,
-            queued: Arc::default(),
+            bell: Arc::default(),
         })
     }
 
@@ -92,15 +92,10 @@ impl Catalog {
         crate::row::instant(&row, "unix_ms")
     }
 
-    /// Returns when this catalog, or a clone of it, has queued a job that somebody waits for. What other processes queue
-    /// is not told; a poll finds it.
-    pub async fn job_queued(&self) {
-        self.queued.notified().await;
-    }
-
-    /// After the commit.
-    pub(crate) fn tell_of_job(&self) {
-        self.queued.notify_one();
+    /// The bell of this catalog and its clones. Whoever queued a job that somebody waits for rings it after the commit;
+    /// the dispatcher listens. What other processes queue is not told; a poll finds it.
+    pub fn bell(&self) -> &Notify {
+        &self.bell
     }
 
     /// [`Catalog::ping`], again and again.

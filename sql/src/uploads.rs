@@ -144,7 +144,7 @@ impl Catalog {
             Ok(CompleteUpload::Completed)
         });
         if matches!(completed, Ok(CompleteUpload::Completed)) {
-            self.tell_of_job();
+            self.bell().notify_one();
         }
         completed
     }

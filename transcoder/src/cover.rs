@@ -8,6 +8,7 @@ use domain::task::Covers;
 use ffmpeg_next::frame::Video;
 
 use crate::TaskError;
+use crate::error::joined;
 use crate::picture::{self, Score};
 use crate::source::SourceFacts;
 use crate::stills::Stills;
@@ -54,10 +55,7 @@ fn best(earlier: &mut Stills, later: &mut Stills, source: &SourceFacts) -> Resul
         let (first, second) = thread::scope(|scope| {
             let second = scope.spawn(|| best_of(later, source, middle..candidates, candidates));
             let first = best_of(earlier, source, 0..middle, candidates);
-            (
-                first,
-                second.join().unwrap_or_else(|_| Err(anyhow::anyhow!("looking for a cover panicked").into())),
-            )
+            (first, joined(second, "looking for a cover"))
         });
         for candidate in [first?, second?] {
             better(&mut best, candidate);

@@ -21,6 +21,7 @@ use crate::progress::Progress;
 use crate::source::{self, AudioFacts, Opened};
 
 const RATE_HZ: u32 = 48_000;
+const FORMAT: Sample = Sample::F32(Type::Planar);
 const STEREO_BPS: usize = 128_000;
 const MONO_BPS: usize = 64_000;
 /// Samples in one AAC frame.
@@ -149,7 +150,7 @@ impl Sound<'_> {
         }
         let first = if begins { self.reached } else { self.reached + timescale };
         for at in (first..time).step_by(timescale as usize) {
-            self.push(&silent_sample(layout, at), layout)?;
+            self.push(&silence(layout, 1, at), layout)?;
         }
         Ok(())
     }
@@ -160,7 +161,7 @@ impl Sound<'_> {
         let Some(layout) = self.resampler.as_ref().map(|(layout, _)| *layout) else { return Ok(()) };
         if self.audio.clock.seconds(end - self.reached) > MISSING_S_MAX {
             self.bridge(layout, end)?;
-            self.push(&silent_sample(layout, end - 1), layout)?;
+            self.push(&silence(layout, 1, end - 1), layout)?;
         }
         Ok(())
     }
@@ -205,19 +206,8 @@ impl Sound<'_> {
     }
 }
 
-/// A frame for the encoder.
-fn silence(channels: ChannelLayout, time: i64) -> Audio {
-    let mut frame = Audio::new(Sample::F32(Type::Planar), FRAME_SAMPLES as usize, channels);
-    frame.set_rate(RATE_HZ);
-    frame.set_pts(Some(time));
-    for plane in 0..frame.planes() {
-        frame.data_mut(plane).fill(0);
-    }
-    frame
-}
-
-fn silent_sample(layout: Layout, time: i64) -> Audio {
-    let mut frame = Audio::new(layout.format, 1, layout.channels);
+fn silence(layout: Layout, samples: u32, time: i64) -> Audio {
+    let mut frame = Audio::new(layout.format, samples as usize, layout.channels);
     frame.set_rate(layout.rate);
     frame.set_pts(Some(time));
     let silence = if matches!(layout.format, Sample::U8(_)) { 0x80 } else { 0 };
@@ -270,7 +260,7 @@ impl AudioEncoder {
         let aac = codec::encoder::find_by_name("aac").ok_or(Error::EncoderNotFound)?;
         let mut audio = codec::Context::new_with_codec(aac).encoder().audio()?;
         audio.set_rate(RATE_HZ as i32);
-        audio.set_format(Sample::F32(Type::Planar));
+        audio.set_format(FORMAT);
         audio.set_channel_layout(layout);
         audio.set_bit_rate(bit_rate);
         audio.set_time_base(Rational::new(1, RATE_HZ as i32));
@@ -289,8 +279,9 @@ impl AudioEncoder {
 
     fn finish(mut self) -> Result<(), TaskError> {
         if self.frames == 0 {
+            let layout = Layout { rate: RATE_HZ, format: FORMAT, channels: self.layout };
             // Some samples at a low rate, too few to become one of ours: nobody hears them, but a track is not empty.
-            self.encode(&silence(self.layout, self.start))?;
+            self.encode(&silence(layout, FRAME_SAMPLES, self.start))?;
         }
         self.encoder.send_eof()?;
         self.write_ready()?;

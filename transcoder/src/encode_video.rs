@@ -13,11 +13,14 @@ use crate::TaskError;
 use crate::chunk_file::{ChunkNote, output_file};
 use crate::chunk_reader::ChunkReader;
 use crate::encoder::VideoEncoder;
+use crate::error::joined;
 use crate::filters::{Filters, Look};
 use crate::progress::Progress;
 use crate::schedule::Schedule;
 use crate::source::{Opened, SourceFacts};
 
+/// As its end by a panic is told.
+const A_THREAD: &str = "a thread of the encode";
 /// Frames between two threads.
 const QUEUE_FRAMES: usize = 4;
 
@@ -98,16 +101,13 @@ fn run(
         let decoding = reader.decode(&mut |frame| decoded.send(frame).map_err(|_| closed()));
         drop(decoded);
         // An encoder's failure is the cause where its neighbours only found their queue closed.
-        let encoded: Result<Vec<_>, _> = encoding.into_iter().map(joined).collect();
-        let filtered = joined(filtering);
+        let encoded: Result<Vec<_>, _> =
+            encoding.into_iter().map(|encoding| joined(encoding, A_THREAD)).collect();
+        let filtered = joined(filtering, A_THREAD);
         let encoded = encoded?;
         filtered?;
         Ok((encoded, decoding?))
     })
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, TaskError>>) -> Result<T, TaskError> {
-    thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the encode panicked").into()))
 }
 
 /// The next thread has gone; its own error says why.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use domain::MediaProblem;
 use domain::task::Part;
@@ -71,6 +72,11 @@ impl std::fmt::Display for Unsound {
 pub fn unsound(error: &anyhow::Error) -> Vec<Part> {
     let parts = error.downcast_ref().filter(|_| !is_of_the_machine(error));
     parts.map(|Unsound(parts)| parts.clone()).unwrap_or_default()
+}
+
+/// What a thread made. `work`: what it was at, for the error where it panicked.
+pub fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, TaskError>>, work: &str) -> Result<T, TaskError> {
+    thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("{work} panicked").into()))
 }
 
 /// The process was refused memory: by its own bound, or by the machine.

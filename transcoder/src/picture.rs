@@ -20,6 +20,7 @@ use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 
 use crate::TaskError;
 use crate::chunk_file::output_file;
+use crate::error::joined;
 
 const JPEG_QUALITY: u8 = 84;
 const WEBP_QUALITY: &str = "80";
@@ -89,10 +90,7 @@ pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Cove
     };
     let (some, others) = thread::scope(|scope| {
         let others = scope.spawn(write_some);
-        (
-            write_some(),
-            others.join().unwrap_or_else(|_| Err(anyhow::anyhow!("writing covers panicked").into())),
-        )
+        (write_some(), joined(others, "writing covers"))
     });
     let mut files = some?;
     files.extend(others?);

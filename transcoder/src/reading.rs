@@ -13,6 +13,7 @@ use ffmpeg_next::util::error::ENOMEM;
 use ffmpeg_next::{Error, Rational};
 
 use crate::decode::Decoder;
+use crate::error::joined;
 use crate::frame_times::VideoPacket;
 use crate::source_packets::SourcePackets;
 use crate::{TaskError, error, ffi, pulse};
@@ -87,8 +88,7 @@ pub fn read_all(
         let (shown, packets) = mpsc::sync_channel(SHOWN_AHEAD_PACKETS_MAX);
         let looking = scope.spawn(move || looking.through(&packets));
         let read = read_packets(input, video, ear, shown);
-        let panicked = |_| Err(anyhow::anyhow!("looking at the first pictures panicked").into());
-        (read, looking.join().unwrap_or_else(panicked))
+        (read, joined(looking, "looking at the first pictures"))
     });
     Ok(Reading { look: look?, ..read? })
 }

@@ -10,6 +10,7 @@ use domain::task::{
 
 use ffmpeg_next::format::context::Input;
 
+use crate::error::joined;
 use crate::progress::Progress;
 use crate::source::{self, Opened, SourceFacts};
 use crate::source_packets::SourcePacket;
@@ -69,7 +70,7 @@ fn ingest(
         let covers = scope.spawn(|| cover::take(input, &facts, output, cover_at_s));
         let by_reference = packets.as_deref().map(|packets| (packets, &source));
         let original = original_and_plan(&facts, by_reference, input, output, settings, progress);
-        let taken = covers.join().unwrap_or_else(|_| Err(anyhow::anyhow!("taking covers panicked").into()));
+        let taken = joined(covers, "taking covers");
         (original, taken)
     });
     let ((original, plan), taken) = (originals?, taken?);

@@ -16,7 +16,6 @@ use sql::{
     JobRow, NewDeletion, NewUser, NewVideo, Video,
 };
 use store::Store;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -94,7 +93,6 @@ impl World {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             transcoder: Transcoder::new(fake_transcoder()),
-            wake: Arc::new(Notify::new()),
         };
         Scheduler::new(deps, self.config.clone())
     }
