@@ -72,14 +72,14 @@ def version(ffmpeg):
 
 
 class Memory(threading.Thread):
-    """Looks every tenth of a second at what a process and all its descendants hold together (PSS)."""
+    """Looks every quarter of a second at what a process and all its descendants hold together (PSS)."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
         self.pid, self.peak_bytes, self.ended = pid, 0, threading.Event()
 
     def run(self):
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.25):
             self.peak_bytes = max(self.peak_bytes, sum(pss(pid) for pid in [self.pid, *descendants(self.pid)]))
 
     def stop(self):
@@ -171,8 +171,8 @@ class Server:
             self.call("POST", f"/stream/videos/{video}", body, "video/mp4", os.path.getsize(path))
         return video, time.monotonic()
 
-    def until(self, video, states, seconds_max=900):
-        """Waits for one of the states; returns the instant."""
+    def until(self, video, states, every_s=0.01, seconds_max=900):
+        """Waits for one of the states; returns the instant. Each look costs both sides a millisecond or two."""
         deadline = time.monotonic() + seconds_max
         while time.monotonic() < deadline:
             state = self.call("GET", f"/api/videos/{video}")["state"]
@@ -180,7 +180,7 @@ class Server:
                 return time.monotonic()
             if state in ("rejected", "failed"):
                 sys.exit(f"the clip ended {state}:\n{open(self.log).read()[-2000:]}")
-            time.sleep(0.01)
+            time.sleep(every_s)
         sys.exit(f"not {states} within {seconds_max} s")
 
     def download(self, video, name, to):

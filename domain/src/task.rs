@@ -1,4 +1,4 @@
-//! The contract with the transcoder child: one [`Task`] as JSON on its standard input, [`Event`]s as JSON
+//! The contract with the transcoder child: one [`Task`] as a line of JSON on its standard input, [`Event`]s as JSON
 //! lines on its standard output, files in and files out. The child sees no row, no key and no credential.
 
 use std::path::{Path, PathBuf};
@@ -10,6 +10,10 @@ use crate::{LadderSettings, MediaProblem, Phase, RenditionName, Rung, Size, Vide
 /// The argument by which a child works on although its machine cannot lock it in.
 pub const UNSAFE_NO_SANDBOX: &str = "--unsafe-no-sandbox";
 
+/// What is asked for by [`Event::Want`] is a multiple of this, but at the end of the file: a picture takes one or two, an
+/// index a few.
+pub const DEMAND_BLOCK_BYTES: u64 = 512 * 1024;
+
 /// What the child is asked to do. Paths are absolute. Every file it makes is written into `output`, an empty
 /// folder, under a name that parses as [`crate::ObjectFile`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +22,8 @@ pub enum Task {
     /// Judge the source, make `original` by stream copy where browsers can play it, take covers, plan the encode.
     Ingest {
         input: PathBuf,
+        /// `input` is as long as the upload, but empty until bytes of it are asked for by [`Event::Want`].
+        on_demand: bool,
         output: PathBuf,
         limits: MediaLimits,
         settings: EncodeSettings,
@@ -46,12 +52,14 @@ pub enum Task {
     },
     /// Only lock itself in, and tell how.
     Sandbox,
-    /// Take the cover anew.
-    Cover { input: PathBuf, output: PathBuf, limits: MediaLimits, at_s: Option<f64> },
+    /// Take the cover anew. `on_demand` as in `Ingest`.
+    Cover { input: PathBuf, on_demand: bool, output: PathBuf, limits: MediaLimits, at_s: Option<f64> },
     /// Draw the storyboard: `storyboard.jpg` and `storyboard.vtt`.
     Storyboard {
         /// The film, or one video track of it.
         input: PathBuf,
+        /// As in `Ingest`.
+        on_demand: bool,
         output: PathBuf,
         limits: MediaLimits,
         /// When the film comes to the first instant of `input`, in seconds.
@@ -69,10 +77,11 @@ impl Task {
     pub fn inputs(&self) -> Vec<&Path> {
         match self {
             Task::Sandbox => Vec::new(),
-            Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::Cover { input, output: _, limits: _, at_s: _ }
+            Task::Ingest { input, on_demand: _, output: _, limits: _, settings: _, cover_at_s: _ }
+            | Task::Cover { input, on_demand: _, output: _, limits: _, at_s: _ }
             | Task::Storyboard {
                 input,
+                on_demand: _,
                 output: _,
                 limits: _,
                 starts_at_s: _,
@@ -93,10 +102,11 @@ impl Task {
     pub fn inputs_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Task::Sandbox => Vec::new(),
-            Task::Ingest { input, output: _, limits: _, settings: _, cover_at_s: _ }
-            | Task::Cover { input, output: _, limits: _, at_s: _ }
+            Task::Ingest { input, on_demand: _, output: _, limits: _, settings: _, cover_at_s: _ }
+            | Task::Cover { input, on_demand: _, output: _, limits: _, at_s: _ }
             | Task::Storyboard {
                 input,
+                on_demand: _,
                 output: _,
                 limits: _,
                 starts_at_s: _,
@@ -111,6 +121,20 @@ impl Task {
             Task::Assemble { chunks, audio, output: _, plan: _ } => {
                 chunks.iter_mut().flatten().chain(audio).collect()
             }
+        }
+    }
+
+    /// Whether the bytes of its input come when they are asked for.
+    pub fn is_on_demand(&self) -> bool {
+        match self {
+            Task::Ingest { on_demand, .. }
+            | Task::Cover { on_demand, .. }
+            | Task::Storyboard { on_demand, .. } => *on_demand,
+            Task::Sandbox
+            | Task::ChooseRate { .. }
+            | Task::EncodeVideo { .. }
+            | Task::EncodeAudio { .. }
+            | Task::Assemble { .. } => false,
         }
     }
 
@@ -162,6 +186,11 @@ pub struct EncodeSettings {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "one value a process, never many in a row")]
 pub enum Event {
+    /// Waits until these bytes of the input are there, and a line on its standard input says so.
+    Want {
+        from: u64,
+        to: u64,
+    },
     /// Of this task, 0 to 1, never falling; at least one every few seconds while work goes on.
     Progress {
         fraction: f64,

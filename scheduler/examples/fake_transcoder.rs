@@ -24,10 +24,15 @@ const SIZE: Size = Size { width: 1280, height: 720 };
 
 fn main() {
     let mut json = String::new();
-    std::io::stdin().read_to_string(&mut json).expect("the task is text");
+    std::io::stdin().read_line(&mut json).expect("the task is text");
     let task: Task = serde_json::from_str(&json).expect("the task is JSON");
     assert_eq!(std::env::vars_os().count(), 0, "no environment reaches the child");
     say(&Event::Progress { fraction: 0.5 });
+    if task.is_on_demand() {
+        let to = std::fs::metadata(task.inputs()[0]).expect("a file that is still empty").len();
+        say(&Event::Want { from: 0, to });
+        std::io::stdin().read_exact(&mut [0]).expect("an answer");
+    }
     let outcome = match task {
         Task::Ingest { input, output, .. } => ingest(&words(&input, ""), &output),
         Task::ChooseRate { input, .. } => {

@@ -14,12 +14,13 @@ use domain::task::{Event, Outcome, SandboxReport, Task, UNSAFE_NO_SANDBOX};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
 use crate::child_limits;
 use crate::failure::{RunError, Unsound};
 use crate::run_limits::{Exceeded, OF_A_PROBE, RunLimits};
+use crate::source_file::SourceFile;
 
 /// The longest line that is read; a plan of a two-hour film is about 100 KiB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -38,6 +39,15 @@ pub struct Transcoder {
     pub arguments: Vec<OsString>,
     /// It works only where the kernel can lock it in.
     pub sandbox_demanded: bool,
+}
+
+/// What a run hears of while it goes on, beside its outcome.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// Takes the fractions of its progress.
+    pub progress: &'a watch::Sender<f64>,
+    /// Has the bytes that it asks for.
+    pub source: Option<&'a SourceFile>,
 }
 
 /// Ended by a bound, and what was written before that.
@@ -70,16 +80,16 @@ impl Transcoder {
         Ok(Transcoder::new(std::env::current_exe()?.with_file_name("transcoder")))
     }
 
-    /// Runs a task to its end. Dropping the future kills the child. `progress` takes its fractions.
+    /// Runs a task to its end. Dropping the future kills the child.
     pub async fn run(
         &self,
         task: &Task,
         folder: &Path,
         limits: RunLimits,
-        progress: &watch::Sender<f64>,
+        told: Told<'_>,
     ) -> Result<Outcome, RunError> {
         let mut running = self.spawn(folder, limits)?;
-        let conversation = timeout(limits.duration_max, running.converse(task, limits, progress));
+        let conversation = timeout(limits.duration_max, running.converse(task, limits, told));
         tokio::select! {
             result = conversation => result.unwrap_or_else(|_| Err(Exceeded::Duration(limits.duration_max).into())),
             exceeded = watch_output(folder, limits.output_bytes_max) => Err(exceeded.into()),
@@ -89,7 +99,8 @@ impl Transcoder {
     /// How a child is locked in on this machine: one is started that does nothing else.
     pub async fn sandbox(&self) -> anyhow::Result<SandboxReport> {
         let (progress, _unheard) = watch::channel(0.0);
-        match self.run(&Task::Sandbox, &std::env::temp_dir(), OF_A_PROBE, &progress).await? {
+        let told = Told { progress: &progress, source: None };
+        match self.run(&Task::Sandbox, &std::env::temp_dir(), OF_A_PROBE, told).await? {
             Outcome::Sandbox(report) => Ok(report),
             _ => Err(anyhow!("{} says something else", self.program.display())),
         }
@@ -158,14 +169,15 @@ impl Running {
         &mut self,
         task: &Task,
         limits: RunLimits,
-        progress: &watch::Sender<f64>,
+        told: Told<'_>,
     ) -> Result<Outcome, RunError> {
         const PIPED: &str = "it was asked for when the child was started";
         let stdin = self.child.stdin.take().expect(PIPED);
         let stdout = self.child.stdout.take().expect(PIPED);
         let stderr = self.child.stderr.take().expect(PIPED);
+        let (answers, to_answer) = mpsc::channel(1);
         let listen = async {
-            let heard = listen(stdout, limits.silence_max, progress).await;
+            let heard = listen(stdout, limits.silence_max, told, answers).await;
             if heard.is_err() {
                 // Nobody listens any more, and the other pipes end only with the child.
                 self.kill();
@@ -173,11 +185,13 @@ impl Running {
             heard
         };
         // All at once: a child that is stuck writing to one pipe never gets to the others.
-        let (told, heard, tail) = tokio::join!(tell(stdin, task), listen, tail(stderr, STDERR_BYTES_MAX));
+        let (said, heard, tail) =
+            tokio::join!(tell(stdin, task, to_answer), listen, tail(stderr, STDERR_BYTES_MAX));
         let status = timeout(EXIT_MAX, self.child.wait()).await;
-        let heard = heard.map_err(|error| match error.downcast_ref() {
-            Some(&exceeded) => Stopped { exceeded, tail: tail.clone() }.into(),
-            None => RunError::failed(format_args!("{error:#}; {tail}")),
+        let heard = heard.map_err(|error| match error {
+            ListenError::Stopped(exceeded) => Stopped { exceeded, tail: tail.clone() }.into(),
+            ListenError::Unserved(error) => error,
+            ListenError::Nonsense(error) => RunError::failed(format_args!("{error:#}; {tail}")),
         })?;
         match heard {
             Some(Event::Done { outcome }) => {
@@ -197,7 +211,7 @@ impl Running {
                 Err(RunError::Unsound(Unsound { parts, detail }))
             }
             Some(Event::Failed { detail, .. }) => Err(RunError::failed(detail)),
-            Some(Event::Progress { .. }) | None => {
+            Some(Event::Progress { .. } | Event::Want { .. }) | None => {
                 let ended = status.as_ref().ok().and_then(|status| status.as_ref().ok());
                 if let Some(exceeded) = ended.and_then(|status| exceeded_by(*status, &tail, limits)) {
                     return Err(Stopped { exceeded, tail }.into());
@@ -207,7 +221,7 @@ impl Running {
                     _ => "without an exit status".to_owned(),
                 };
                 let told =
-                    told.map_or_else(|error| format!("; its task was not read: {error}"), |()| String::new());
+                    said.map_or_else(|error| format!("; its task was not read: {error}"), |()| String::new());
                 Err(RunError::Failed(Crashed { how, told, tail }.into()))
             }
         }
@@ -258,28 +272,55 @@ fn refusal(missing: &[String]) -> String {
     )
 }
 
-async fn tell(mut stdin: ChildStdin, task: &Task) -> io::Result<()> {
-    let task = serde_json::to_vec(task)?;
+/// Why a child is not listened to any more.
+#[derive(Debug, thiserror::Error)]
+enum ListenError {
+    #[error(transparent)]
+    Stopped(Exceeded),
+    /// What it asked for could not be brought.
+    #[error(transparent)]
+    Unserved(RunError),
+    #[error(transparent)]
+    Nonsense(#[from] anyhow::Error),
+}
+
+/// The task, then a line for each answer.
+async fn tell(mut stdin: ChildStdin, task: &Task, mut answers: mpsc::Receiver<()>) -> io::Result<()> {
+    let mut task = serde_json::to_vec(task)?;
+    task.push(b'\n');
     stdin.write_all(&task).await?;
-    // Closing says that this is all.
-    stdin.shutdown().await
+    while let Some(()) = answers.recv().await {
+        stdin.write_all(b"\n").await?;
+    }
+    Ok(())
 }
 
 /// Reads to the end of the output; answers with the last event.
 async fn listen(
     stdout: ChildStdout,
     silence_max: Duration,
-    progress: &watch::Sender<f64>,
-) -> anyhow::Result<Option<Event>> {
+    told: Told<'_>,
+    answers: mpsc::Sender<()>,
+) -> Result<Option<Event>, ListenError> {
     let mut lines = BufReader::new(stdout);
     let mut last = None;
     loop {
-        let line =
-            timeout(silence_max, read_line(&mut lines)).await.map_err(|_| Exceeded::Silence(silence_max))?;
+        let line = timeout(silence_max, read_line(&mut lines))
+            .await
+            .map_err(|_| ListenError::Stopped(Exceeded::Silence(silence_max)))?;
         let Some(line) = line.context("read what the transcoder says")? else { return Ok(last) };
         let event = serde_json::from_slice(&line).context("the transcoder said something else")?;
-        if let Event::Progress { fraction } = event {
-            progress.send_replace(fraction.clamp(0.0, 1.0));
+        match event {
+            Event::Progress { fraction } => {
+                told.progress.send_replace(fraction.clamp(0.0, 1.0));
+            }
+            Event::Want { from, to } => {
+                let source = told.source.context("the transcoder asked for bytes of no upload")?;
+                source.bring(from..to).await.map_err(ListenError::Unserved)?;
+                // Where it has died meanwhile, its output ends.
+                let _ = answers.send(()).await;
+            }
+            _ => {}
         }
         last = Some(event);
     }
@@ -312,6 +353,7 @@ async fn tail(mut stream: impl AsyncRead + Unpin, bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source_file::tests::upload;
 
     const LIMITS: RunLimits = RunLimits {
         duration_max: Duration::from_secs(600),
@@ -331,13 +373,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let task = Task::Cover {
             input: folder.path().join("source"),
+            on_demand: false,
             output: folder.path().to_owned(),
             limits: domain::task::MediaLimits { duration_s_max: 1.0, pixels_max: 1, streams_max: 1 },
             at_s: None,
         };
         let (progress, _seen) = watch::channel(0.0);
-        let run = transcoder.run(&task, folder.path(), limits, &progress);
+        let run = transcoder.run(&task, folder.path(), limits, Told { progress: &progress, source: None });
         timeout(PATIENCE, run).await.expect("it is killed at once").unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_child_gets_the_bytes_it_asks_for_and_no_others() {
+        let (store, key) = upload(b"a film").await;
+        let folder = tempfile::tempdir().unwrap();
+        let source = SourceFile::create(&store, key, folder.path().join("source")).await.unwrap();
+        let said = async |to: u64, source: Option<&SourceFile>| {
+            let script = format!(
+                r#"read task; echo '{{"event":"want","from":0,"to":{to}}}'; read answer; cat source >&2; exit 3"#
+            );
+            let transcoder =
+                Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") };
+            let (progress, _seen) = watch::channel(0.0);
+            let told = Told { progress: &progress, source };
+            let run = transcoder.run(&Task::Sandbox, folder.path(), LIMITS, told);
+            timeout(PATIENCE, run).await.expect("it goes on or is killed").unwrap_err().to_string()
+        };
+        for (error, word) in [
+            (said(3, None).await, "no upload"),
+            (said(7, Some(&source)).await, "6 bytes"),
+            (said(6, Some(&source)).await, "a film"),
+        ] {
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[tokio::test]

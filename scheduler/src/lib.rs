@@ -17,6 +17,7 @@ mod run;
 pub mod run_limits;
 mod scheduler;
 mod scratch;
+mod source_file;
 mod sources;
 mod sweeper;
 mod unfinished;
@@ -24,7 +25,7 @@ mod view;
 mod work;
 mod workplace;
 
-pub use child::{Crashed, Stopped, Transcoder};
+pub use child::{Crashed, Stopped, Told, Transcoder};
 pub use failure::RunError;
 pub use routes::routes;
 pub use run::{main, run};

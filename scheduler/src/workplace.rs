@@ -17,12 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scheduler;
+use crate::child::Told;
 use crate::estimate;
 use crate::failure::RunError;
 use crate::jobs::remove_prefix;
 use crate::run_limits::{self, RunLimits};
 use crate::scratch::{Scratch, ScratchDir};
-use crate::sources::{KEPT_UNUSED, SourceFile};
+use crate::source_file::SourceFile;
+use crate::sources::KEPT_UNUSED;
 
 /// Covers are many small files, each of which waits to be durable.
 const WRITES_AT_ONCE: usize = 4;
@@ -118,15 +120,24 @@ impl Workplace<'_> {
         self.files.output()
     }
 
+    /// The whole upload in a local file.
     pub async fn fetch_source(&self, source: &Source) -> Result<PathBuf, RunError> {
+        let file = self.source(source).await?;
+        file.bring_all().await?;
+        Ok(file.path().to_owned())
+    }
+
+    /// The upload for a task that asks for what it needs of it, where it is not here yet.
+    pub async fn source_on_demand(&self, source: &Source) -> Result<(PathBuf, bool), RunError> {
+        let file = self.source(source).await?;
+        Ok((file.path().to_owned(), !file.is_whole().await))
+    }
+
+    async fn source(&self, source: &Source) -> Result<&SourceFile, RunError> {
         let video = self.run.lease.job.video;
         let key = ObjectKey { video, attempt: source.attempt, file: ObjectFile::Source };
-        let fetch = async |path: &Path| {
-            self.run.scheduler.store.fetch(&key, path).await?;
-            Ok(())
-        };
-        let file = self.run.scratch.sources.get(source.attempt, fetch).await?;
-        Ok(self.source.get_or_init(|| file).path().to_owned())
+        let file = self.run.scratch.sources.get(&self.run.scheduler.store, key).await?;
+        Ok(self.source.get_or_init(|| file))
     }
 
     /// Into a local file of the same name.
@@ -140,7 +151,8 @@ impl Workplace<'_> {
     pub async fn transcode(&self, task: Task, film: Option<&Film>) -> Result<Outcome, RunError> {
         let limits = self.limits(&task, film).await?;
         let (output, started) = (self.output(), Instant::now());
-        let result = self.run.scheduler.transcoder.run(&task, &output, limits, &self.run.progress).await;
+        let told = Told { progress: &self.run.progress, source: self.source.get().map(|source| &**source) };
+        let result = self.run.scheduler.transcoder.run(&task, &output, limits, told).await;
         let error = match result {
             Ok(outcome) => {
                 estimate::show_speed(&task, &outcome, started.elapsed());

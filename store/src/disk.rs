@@ -108,6 +108,10 @@ impl Store for Disk {
         answers
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         let (path, to) = (key.path(), to.to_owned());
         self.with_root(move |root| fetch(root, &path, &to)).await

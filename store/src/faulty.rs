@@ -270,6 +270,10 @@ impl<S: Store> Store for Faulty<S> {
         answers
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         self.sky.ask("fetch")?;
         self.inner.fetch(key, to).await

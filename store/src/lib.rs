@@ -102,6 +102,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes objects by path, as [`Store::list`] gave them; answers for each one. A missing object is a success.
     async fn delete(&self, paths: &[String]) -> Vec<(String, Result<(), StoreError>)>;
 
+    /// Whether [`Store::fetch`] costs next to nothing, however long the object is: its bytes lie here already.
+    fn is_local(&self) -> bool;
+
     /// Brings an object into a local file that does not exist yet, and answers its length in bytes. The file may
     /// share its bytes with the object: it is there to be read, not to be changed.
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError>;

@@ -125,6 +125,10 @@ impl Store for Memory {
         paths.iter().map(|path| (path.clone(), Ok(()))).collect()
     }
 
+    fn is_local(&self) -> bool {
+        false
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         use tokio::io::AsyncWriteExt;
 

@@ -107,6 +107,10 @@ impl Store for Moving {
         from.into_iter().zip(to).map(|((path, from), (_, to))| (path, from.and(to))).collect()
     }
 
+    fn is_local(&self) -> bool {
+        self.to.is_local() && self.from.is_local()
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         first_found!(self, store => store.fetch(key, to).await)
     }

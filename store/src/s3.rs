@@ -82,6 +82,10 @@ impl Store for S3 {
         removal::delete(&self.bucket, paths).await
     }
 
+    fn is_local(&self) -> bool {
+        false
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         files::fetch(&self.bucket, &key.path(), to).await
     }

@@ -1,6 +1,7 @@
 //! The process around a task: JSON in, locked in, JSON lines out.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use anyhow::Context;
 use domain::task::{Event, Outcome, Task};
 
 use crate::progress::Progress;
-use crate::{TaskError, error, ffi, pulse, run, sandbox};
+use crate::{TaskError, demand, error, ffi, pulse, run, sandbox};
 
 /// A plan of a two-hour film with a keyframe a second is far below.
 const TASK_BYTES_MAX: u64 = 16 << 20;
@@ -37,11 +38,11 @@ impl Confinement {
 /// the last event was written: the outcome is in the event, not in the code.
 pub fn run_child(confinement: Confinement) -> ExitCode {
     ffi::init();
-    let lines = Arc::new(Mutex::new(std::io::stdout()));
+    let lines = Arc::new(Mutex::new(io::stdout()));
     let for_progress = lines.clone();
     // A listener that has gone is noticed at the last event.
     let progress = Progress::new(move |fraction| drop(write(&for_progress, &Event::Progress { fraction })));
-    let event = match work(confinement, Arc::new(progress)) {
+    let event = match work(confinement, Arc::new(progress), &lines) {
         Ok(outcome) => Event::Done { outcome },
         Err(TaskError::Rejected { problem, detail }) => Event::Rejected { problem, detail },
         Err(TaskError::Failed(error)) => {
@@ -55,7 +56,11 @@ pub fn run_child(confinement: Confinement) -> ExitCode {
     }
 }
 
-fn work(confinement: Confinement, progress: Arc<Progress>) -> Result<Outcome, TaskError> {
+fn work(
+    confinement: Confinement,
+    progress: Arc<Progress>,
+    lines: &Arc<Mutex<io::Stdout>>,
+) -> Result<Outcome, TaskError> {
     let mut task = read_task()?;
     // Before any thread is started, and before anything is opened that nobody vouches for.
     let sandbox = sandbox::enter(&mut task)?;
@@ -65,17 +70,28 @@ fn work(confinement: Confinement, progress: Arc<Progress>) -> Result<Outcome, Ta
     if confinement == Confinement::Demanded && !sandbox.missing.is_empty() {
         return Err(anyhow::anyhow!("it cannot be locked in: {}", sandbox.missing.join("; ")).into());
     }
+    if let Some(upload) = task.inputs().first().filter(|_| task.is_on_demand()) {
+        let lines = lines.clone();
+        demand::begin(upload.to_path_buf(), move |range| ask(&lines, range));
+    }
     pulse::keep_telling(progress.clone()).context("start a thread")?;
     run::run(&task, &progress)
 }
 
 fn read_task() -> anyhow::Result<Task> {
     let mut json = Vec::new();
-    std::io::stdin().take(TASK_BYTES_MAX).read_to_end(&mut json).context("read the task")?;
+    io::stdin().lock().take(TASK_BYTES_MAX).read_until(b'\n', &mut json).context("read the task")?;
     serde_json::from_slice(&json).context("understand the task")
 }
 
-fn write(lines: &Mutex<std::io::Stdout>, event: &Event) -> std::io::Result<()> {
+/// Returns when the bytes are there.
+fn ask(lines: &Mutex<io::Stdout>, range: Range<u64>) -> io::Result<()> {
+    write(lines, &Event::Want { from: range.start, to: range.end })?;
+    let mut answer = [0];
+    io::stdin().lock().read_exact(&mut answer)
+}
+
+fn write(lines: &Mutex<io::Stdout>, event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     let mut out = lines.lock().unwrap_or_else(PoisonError::into_inner);

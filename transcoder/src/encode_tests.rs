@@ -12,6 +12,7 @@ use crate::encode_video::encode_video;
 use crate::progress::Progress;
 use crate::schedule::Schedule;
 use crate::source::{self, SourceFacts};
+use crate::source_reader::SourceReader;
 use crate::test_clips::{make, numbers, probe};
 use crate::{TaskError, cover, facts_file, ffi, judge, plan};
 
@@ -98,7 +99,7 @@ impl Encoded {
 }
 
 fn open(path: &Path) -> Input {
-    ffi::open_header(path, "mov", Default::default()).unwrap()
+    ffi::open_header(SourceReader::open(path).unwrap(), "mov", Default::default()).unwrap()
 }
 
 fn limits() -> MediaLimits {

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::ffi;
-use ffmpeg_next::format::context::{Input, Output};
+use ffmpeg_next::format::context::{Input, Output, StreamIo};
 use ffmpeg_next::frame::Video;
 use ffmpeg_next::packet::{Packet, Ref};
 use ffmpeg_next::{Dictionary, Error, Rational, Stream, StreamMut};
+
+use crate::source_reader::SourceReader;
 
 /// Lines of FFmpeg's log that one task may write; broken files can produce millions.
 const LOG_LINES_MAX: u32 = 200;
@@ -41,45 +43,31 @@ pub struct StreamHeader {
 }
 
 /// Opens a file with one demuxer and nothing else, and reads its header only: no codec is opened.
-pub fn open_header(path: &Path, demuxer: &str, options: Dictionary) -> Result<Input, Error> {
-    // The `file:` prefix keeps FFmpeg from reading a protocol or an option into a name.
-    let mut url = b"file:".to_vec();
-    url.extend_from_slice(path.as_os_str().as_encoded_bytes());
-    let url = CString::new(url).map_err(|_| Error::Other { errno: ffmpeg::util::error::EINVAL })?;
+pub fn open_header(reader: SourceReader, demuxer: &str, options: Dictionary) -> Result<Input, Error> {
     let demuxer = CString::new(demuxer).map_err(|_| Error::DemuxerNotFound)?;
-    let only_files: Dictionary = [("protocol_whitelist", "file")].into_iter().collect();
-    // SAFETY: both strings outlive the calls, and dictionaries are taken back. avformat_open_input frees the context
-    // itself when it fails, but not the file that it was given, which is closed here; when it returns 0 the context
-    // is valid, and `Input` owns it and, without the flag, its file from then on.
+    let mut file = StreamIo::from_read_seek(reader)?;
+    // SAFETY: the string outlives the calls, and the dictionary is taken back. avformat_open_input frees the context
+    // itself when it fails, but, for the flag, not the file, which `file` frees; when it returns 0 the context is valid,
+    // and `Input` owns both from then on.
     unsafe {
         let format = ffi::av_find_input_format(demuxer.as_ptr());
         if format.is_null() {
             return Err(Error::DemuxerNotFound);
         }
-        let mut file = ptr::null_mut();
-        let mut file_options = only_files.disown();
-        let read = ffi::AVIO_FLAG_READ as c_int;
-        let result = ffi::avio_open2(&mut file, url.as_ptr(), read, ptr::null(), &mut file_options);
-        drop(Dictionary::own(file_options));
-        if result < 0 {
-            return Err(Error::from(result));
-        }
         let mut context = ffi::avformat_alloc_context();
         if context.is_null() {
-            ffi::avio_closep(&mut file);
             return Err(Error::Other { errno: ffmpeg::util::error::ENOMEM });
         }
-        (*context).pb = file;
+        (*context).pb = file.as_mut_ptr();
+        (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO as c_int;
         (*context).io_open = Some(refuse_to_open);
         let mut options = options.disown();
-        let result = ffi::avformat_open_input(&mut context, url.as_ptr(), format, &mut options);
+        let result = ffi::avformat_open_input(&mut context, c"upload".as_ptr(), format, &mut options);
         drop(Dictionary::own(options));
         if result < 0 {
-            ffi::avio_closep(&mut file);
             return Err(Error::from(result));
         }
-        (*context).flags &= !(ffi::AVFMT_FLAG_CUSTOM_IO as c_int);
-        Ok(Input::wrap(context))
+        Ok(Input::wrap_with_custom_io(context, file))
     }
 }
 
@@ -102,6 +90,12 @@ pub fn file_bytes(input: &mut Input) -> u64 {
         if file.is_null() { 0 } else { ffi::avio_size(file) }
     };
     u64::try_from(bytes).unwrap_or(0)
+}
+
+/// From here on nothing is found out by looking into packets: what the container says of them holds.
+pub fn leave_out_parsers(input: &mut Input) {
+    // SAFETY: the context is alive; its flags are a plain integer.
+    unsafe { (*input.as_mut_ptr()).flags |= ffi::AVFMT_FLAG_NOPARSE as c_int };
 }
 
 /// Fills in what the header left out by reading the first packets; the decoders it opens take `codec_options`.

@@ -17,6 +17,7 @@ pub mod chunk_reader;
 pub mod codecs;
 pub mod cover;
 pub mod decode;
+pub mod demand;
 pub mod encode_audio;
 #[cfg(test)]
 mod encode_tests;
@@ -49,11 +50,13 @@ pub mod reading;
 pub mod reference;
 pub mod rendition;
 pub mod run;
+pub mod sample_index;
 pub mod sandbox;
 pub mod schedule;
 pub mod sniff;
 pub mod source;
 pub mod source_packets;
+pub mod source_reader;
 #[cfg(test)]
 mod still_tests;
 pub mod stills;

@@ -16,6 +16,7 @@ use crate::original_times::{PictureTimes, SoundTimes};
 use crate::progress::Progress;
 use crate::rendition::{self, RenditionParts};
 use crate::source::{self, AudioFacts, SourceFacts, VideoFacts};
+use crate::source_reader::SourceReader;
 use crate::track::{TrackSpec, TrackWriter};
 use crate::verify::{self, Pictures};
 use crate::{original_times, progressive};
@@ -34,6 +35,7 @@ pub fn copy(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<RenditionOutput, TaskError> {
+    SourceReader::open(input)?.wait_for_all()?;
     let times = picture_times(&mut source::reopen(input, facts)?, facts);
     copy_tracks(facts, source::reopen(input, facts)?, output, plan, &times, progress)?;
     progress.report(COPIED);

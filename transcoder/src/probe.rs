@@ -15,6 +15,7 @@ use crate::orientation::Orientation;
 use crate::reading::{AudioRead, Picture, Reading, read_all};
 use crate::source::{AudioFacts, Chosen, SourceFacts, VideoFacts};
 use crate::source_packets::SourcePacket;
+use crate::source_reader::Blank;
 use crate::{TaskError, judge};
 
 /// For the uploader.
@@ -29,13 +30,18 @@ const DECLARED_SLACK_S: f64 = 0.5;
 /// What was measured, and the packets where they lie in the file as they are.
 pub type Measured = (SourceFacts, Option<Vec<SourcePacket>>);
 
-/// Reads `input`, which stands at its start, to its end.
-pub fn measure(input: &mut Input, chosen: &Chosen, limits: &MediaLimits) -> Result<Measured, TaskError> {
+/// Reads `input`, which stands at its start, to its end; `samples` that nobody looks at are left out.
+pub fn measure(
+    input: &mut Input,
+    chosen: &Chosen,
+    limits: &MediaLimits,
+    samples: Option<&Blank>,
+) -> Result<Measured, TaskError> {
     let mut warnings = chosen.warnings.clone();
     let (index, header) = &chosen.video;
     let declared_s = declared_duration_s(input, *index);
     let (sound, ear) = usable_audio(input, chosen, &mut warnings)?.unzip();
-    let read = read_all(input, *index, sound.as_ref().map(|(index, _)| *index).zip(ear), limits)?;
+    let read = read_all(input, *index, sound.as_ref().map(|(index, _)| *index).zip(ear), limits, samples)?;
     let sound = sound.and_then(|sound| heard(input, sound, &read.audio, &mut warnings));
 
     let picture = read.look.first.as_ref().ok_or_else(|| no_picture(&read, declared_s))?;

@@ -16,6 +16,7 @@ use crate::decode::Decoder;
 use crate::error::joined;
 use crate::frame_times::VideoPacket;
 use crate::source_packets::SourcePackets;
+use crate::source_reader::Blank;
 use crate::{TaskError, error, ffi, pulse};
 
 /// Pictures looked at for size, format and interlacing; where one of them is interlaced, more, for how its fields come.
@@ -76,18 +77,20 @@ pub struct Picture {
     pub sar: Rational,
 }
 
-/// Reads `input`, which stands at its start, to its end. `ear`: the audio stream and a decoder for it.
+/// Reads `input`, which stands at its start, to its end. `ear`: the audio stream and a decoder for it. Where
+/// there are `samples` to leave out, they are once enough was seen and heard.
 pub fn read_all(
     input: &mut Input,
     video: usize,
     ear: Option<(usize, Decoder)>,
     limits: &MediaLimits,
+    samples: Option<&Blank>,
 ) -> Result<Reading, TaskError> {
     let looking = Looking::open(input, video, limits.pixels_max)?;
     let (read, look) = thread::scope(|scope| {
         let (shown, packets) = mpsc::sync_channel(SHOWN_AHEAD_PACKETS_MAX);
         let looking = scope.spawn(move || looking.through(&packets));
-        let read = read_packets(input, video, ear, shown);
+        let read = read_packets(input, video, ear, shown, samples);
         (read, joined(looking, "looking at the first pictures"))
     });
     Ok(Reading { look: look?, ..read? })
@@ -99,6 +102,7 @@ fn read_packets(
     video: usize,
     mut ear: Option<(usize, Decoder)>,
     shown: SyncSender<Packet>,
+    samples: Option<&Blank>,
 ) -> Result<Reading, TaskError> {
     let mut read = Reading {
         video: Vec::new(),
@@ -112,6 +116,9 @@ fn read_packets(
     let mut skips = 0;
     let mut left = Left(ffi::file_bytes(input));
     loop {
+        if shown.is_none() && (ear.is_none() || read.audio.is_tried()) {
+            samples.inspect(|samples| samples.go_blank());
+        }
         let mut packet = Packet::empty();
         match packet.read(input) {
             Ok(()) if packet.stream() == video => {
@@ -178,8 +185,12 @@ impl Reading {
 }
 
 impl AudioRead {
+    fn is_tried(&self) -> bool {
+        self.heard || self.tried_packets >= TRIED_SOUND_PACKETS_MAX
+    }
+
     fn packet(&mut self, packet: &Packet, decoder: &mut Decoder) -> Result<(), TaskError> {
-        if !self.heard && self.tried_packets < TRIED_SOUND_PACKETS_MAX {
+        if !self.is_tried() {
             self.tried_packets += 1;
             decoder.send(packet)?;
             let mut samples = Audio::empty();

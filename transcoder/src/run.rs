@@ -23,7 +23,7 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
     match task {
         // Done before any task is run.
         Task::Sandbox => Ok(Outcome::Sandbox(SandboxReport::default())),
-        Task::Ingest { input, output, limits, settings, cover_at_s } => {
+        Task::Ingest { input, on_demand: _, output, limits, settings, cover_at_s } => {
             ingest(input, output, limits, settings, *cover_at_s, progress)
         }
         Task::ChooseRate { input, facts, plan, quality } => {
@@ -42,11 +42,11 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
             let renditions = assemble::assemble(chunks, audio.as_deref(), output, plan, progress)?;
             Ok(Outcome::Assemble { renditions })
         }
-        Task::Cover { input, output, limits, at_s } => {
+        Task::Cover { input, on_demand: _, output, limits, at_s } => {
             let facts = source::open(input, limits)?.facts;
             Ok(Outcome::Cover(cover::take(input, &facts, output, *at_s)?.covers))
         }
-        Task::Storyboard { input, output, limits, starts_at_s, duration_s, sprite_url } => {
+        Task::Storyboard { input, on_demand: _, output, limits, starts_at_s, duration_s, sprite_url } => {
             let facts = source::open(input, limits)?.facts;
             let times_s = (*starts_at_s, *duration_s);
             let files = storyboard::make(input, &facts, output, times_s, sprite_url, progress)?;

@@ -1,7 +1,6 @@
 //! The uploader's file: opened with one pinned demuxer, streams chosen, timeline measured.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use domain::task::MediaLimits;
@@ -19,7 +18,8 @@ use crate::film_clock::{FilmClock, SourceTime};
 use crate::orientation::Orientation;
 use crate::sniff::{Demuxer, SNIFF_BYTES, sniff};
 use crate::source_packets::SourcePacket;
-use crate::{TaskError, codecs, decode, error, facts_file, judge, probe};
+use crate::source_reader::{Blank, SourceReader};
+use crate::{TaskError, codecs, decode, error, facts_file, ffi_mux, judge, probe, sample_index};
 
 /// Streams the demuxer may make at all; the limit of the settings is judged below it, with its own words.
 const STREAMS_MAX: &str = "64";
@@ -128,11 +128,40 @@ pub fn open(path: &Path, limits: &MediaLimits) -> Result<Opened, TaskError> {
     Ok(Opened { input: reopen(path, &opened.facts)?, facts: opened.facts })
 }
 
-/// As [`open`], but leaves the input at its end; and the packets, where they lie in the file as they are.
-pub fn measure(path: &Path, limits: &MediaLimits) -> Result<(Opened, Option<Vec<SourcePacket>>), TaskError> {
+/// As [`open`], but leaves the input at its end; and the packets, where they lie in the file as they are. Samples that an
+/// index tells all about are not read.
+pub fn measure(path: &Path, limits: &MediaLimits) -> Result<Measured, TaskError> {
+    if let Some(measured) = measure_by_index(path, limits)? {
+        return Ok(measured);
+    }
     let (mut input, chosen) = open_chosen(path, limits)?;
-    let (facts, packets) = probe::measure(&mut input, &chosen, limits)?;
+    SourceReader::open(path)?.wait_for_all()?;
+    let (facts, packets) = probe::measure(&mut input, &chosen, limits, None)?;
     Ok((Opened { input, facts }, packets))
+}
+
+type Measured = (Opened, Option<Vec<SourcePacket>>);
+
+/// `None` where there is no index, or where it is not enough or not true.
+fn measure_by_index(path: &Path, limits: &MediaLimits) -> Result<Option<Measured>, TaskError> {
+    if !sample_index::is_there(path)? {
+        return Ok(None);
+    }
+    let Pinned { mut input, samples, .. } = open_pinned(path, limits.pixels_max)?;
+    ffi::leave_out_parsers(&mut input);
+    let chosen = probe_and_choose(&mut input, path, limits)?;
+    if !sample_index::tells_all(&chosen) {
+        return Ok(None);
+    }
+    let (facts, Some(packets)) = probe::measure(&mut input, &chosen, limits, Some(&samples))? else {
+        return Ok(None);
+    };
+    let (index, header) = &chosen.video;
+    let stream = input.stream(*index).ok_or(Error::StreamNotFound)?;
+    let pictures: Vec<_> = packets.iter().filter(|packet| packet.stream == *index).copied().collect();
+    let parameters = stream.parameters();
+    let is_true = sample_index::is_true(path, header.codec, ffi_mux::extradata(&parameters), &pictures)?;
+    Ok(is_true.then_some((Opened { input, facts }, Some(packets))))
 }
 
 /// What ingest judged: measured again only where `facts` are not at hand.
@@ -164,7 +193,7 @@ pub fn reopen(path: &Path, facts: &SourceFacts) -> Result<Input, TaskError> {
 /// at what it leaves out.
 pub fn reopen_to_decode(path: &Path, facts: &SourceFacts) -> Result<Input, TaskError> {
     let pixels_max = facts.video.coded_size.pixels().max(decode::PIXELS_MIN);
-    let Pinned { mut input, demuxer } = open_pinned(path, pixels_max)?;
+    let Pinned { mut input, demuxer, .. } = open_pinned(path, pixels_max)?;
     if !matches!(demuxer, Demuxer::Mov) {
         probe_streams(&mut input, pixels_max, path)?;
     }
@@ -174,25 +203,34 @@ pub fn reopen_to_decode(path: &Path, facts: &SourceFacts) -> Result<Input, TaskE
 
 fn open_chosen(path: &Path, limits: &MediaLimits) -> Result<(Input, Chosen), TaskError> {
     let mut input = open_pinned(path, limits.pixels_max)?.input;
-    probe_streams(&mut input, limits.pixels_max, path)?;
+    let chosen = probe_and_choose(&mut input, path, limits)?;
+    Ok((input, chosen))
+}
+
+fn probe_and_choose(input: &mut Input, path: &Path, limits: &MediaLimits) -> Result<Chosen, TaskError> {
+    probe_streams(input, limits.pixels_max, path)?;
     judge::streams(input.nb_streams(), limits)?;
-    let chosen = choose(&input)?;
+    let chosen = choose(input)?;
     judge::chosen(&chosen, limits)?;
     let audio = chosen.audio.as_ref().map(|(index, _)| *index);
-    ffi::discard_all_but(&mut input, &Vec::from_iter([chosen.video.0].into_iter().chain(audio)));
-    Ok((input, chosen))
+    ffi::discard_all_but(input, &Vec::from_iter([chosen.video.0].into_iter().chain(audio)));
+    Ok(chosen)
 }
 
 /// A file whose header was read by the one demuxer that its bytes ask for.
 struct Pinned {
     input: Input,
     demuxer: Demuxer,
+    /// Leaves out what the header does not need.
+    samples: Blank,
 }
 
 /// Pictures above `pixels_max` are refused before any decoder sees them.
 fn open_pinned(path: &Path, pixels_max: u64) -> Result<Pinned, TaskError> {
+    let mut reader = SourceReader::open(path)?;
     let mut head = Vec::with_capacity(SNIFF_BYTES);
-    File::open(path)?.take(SNIFF_BYTES as u64).read_to_end(&mut head)?;
+    reader.by_ref().take(SNIFF_BYTES as u64).read_to_end(&mut head)?;
+    reader.rewind()?;
     let demuxer = sniff(&head)?;
     if head.len() < FILE_BYTES_MIN {
         let detail = format!("The file has {} bytes, too few to hold a picture.", head.len());
@@ -208,12 +246,13 @@ fn open_pinned(path: &Path, pixels_max: u64) -> Result<Pinned, TaskError> {
     ]
     .into_iter()
     .collect();
-    let input = ffi::open_header(path, demuxer.name(), options).map_err(|e| unreadable_header(e, path))?;
+    let samples = reader.blank();
+    let input = ffi::open_header(reader, demuxer.name(), options).map_err(|e| unreadable_header(e, path))?;
     for stream in input.streams().filter(|s| s.parameters().medium() == media::Type::Video) {
         let header = ffi::stream_header(&stream);
         judge::pixels(header.width, header.height, pixels_max)?;
     }
-    Ok(Pinned { input, demuxer })
+    Ok(Pinned { input, demuxer, samples })
 }
 
 /// Fills in what the header left out, by reading and decoding the first packets.
@@ -302,5 +341,74 @@ impl VideoFacts {
     /// Film time at which the last frame ends, in ticks.
     pub fn end(&self) -> i64 {
         self.frame_times.last().map_or(0, |last| last + self.last_frame_duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_clips::make;
+
+    const LIMITS: MediaLimits =
+        MediaLimits { duration_s_max: 7200.0, pixels_max: 35_389_440, streams_max: 16 };
+
+    /// What is known of a clip with its samples read or not.
+    fn known((opened, packets): Measured) -> (String, String) {
+        (serde_json::to_string(&opened.facts).unwrap(), format!("{packets:?}"))
+    }
+
+    fn by_reading(clip: &Path) -> Measured {
+        let (mut input, chosen) = open_chosen(clip, &LIMITS).unwrap();
+        let (facts, packets) = probe::measure(&mut input, &chosen, &LIMITS, None).unwrap();
+        (Opened { input, facts }, packets)
+    }
+
+    #[test]
+    fn an_index_tells_what_the_samples_do() {
+        let folder = tempfile::tempdir().unwrap();
+        const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=12";
+        const SOUND: &str = "-f lavfi -i sine=frequency=500:sample_rate=48000:duration=12";
+        let clips = [
+            ("bframes.mp4", "-c:v libx264 -preset ultrafast -bf 3 -g 50 -c:a aac"),
+            ("open.mp4", "-c:v libx264 -preset ultrafast -bf 3 -g 50 -x264-params open-gop=1 -c:a aac"),
+            ("front.mp4", "-c:v libx264 -preset ultrafast -c:a aac -movflags +faststart"),
+            ("late.mov", "-c:v libx264 -preset ultrafast -bf 2 -c:a aac -output_ts_offset 1"),
+            (
+                "hevc.mp4",
+                "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=25 -tag:v hvc1 -c:a aac",
+            ),
+            ("silent.mp4", "-an -c:v libx264 -preset ultrafast -vf setpts=PTS+random(1)*0.02/TB"),
+            ("intra.mp4", "-an -c:v libx264 -preset ultrafast -g 1"),
+        ];
+        for (name, codecs) in clips {
+            let clip = make(folder.path(), name, &format!("{PICTURES} {SOUND} {codecs} -pix_fmt yuv420p"));
+            let by_index = measure_by_index(&clip, &LIMITS).unwrap().expect(name);
+            assert_eq!(known(by_index), known(by_reading(&clip)), "{name}");
+        }
+    }
+
+    #[test]
+    fn where_the_index_is_not_enough_or_not_true_the_samples_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        const PICTURES: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=2";
+        let clips = [
+            ("fragments.mp4", "-c:v libx264 -movflags +frag_keyframe+empty_moov"),
+            ("vp9.mp4", "-c:v libvpx-vp9 -cpu-used 8"),
+            ("film.mkv", "-c:v libx264"),
+            ("lies.mp4", "-c:v libx264"),
+        ];
+        for (name, codecs) in clips {
+            let clip = make(folder.path(), name, &format!("{PICTURES} {codecs} -pix_fmt yuv420p"));
+            if name == "lies.mp4" {
+                // Without a list of the samples where decoding can start, every sample is one.
+                let mut film = std::fs::read(&clip).unwrap();
+                let list = film.windows(4).position(|word| word == b"stss").unwrap();
+                film[list..list + 4].copy_from_slice(b"free");
+                std::fs::write(&clip, film).unwrap();
+            }
+            assert!(measure_by_index(&clip, &LIMITS).unwrap().is_none(), "{name}");
+            let (opened, _) = measure(&clip, &LIMITS).unwrap();
+            assert!(opened.facts.video.entries.len() < 10, "{name}: {:?}", opened.facts.video.entries);
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! held against the plan. A rendition that fails is never published.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
@@ -13,6 +12,7 @@ use ffmpeg_next::format::context::StreamIo;
 use ffmpeg_next::{codec, codec::discard::Discard, format, frame};
 
 use crate::rendition::Rendition;
+use crate::source_reader::SourceReader;
 use crate::track::starts_in;
 use crate::track_index::TrackFile;
 
@@ -275,7 +275,8 @@ impl LayoutReader {
             Piece::Inline(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
             Piece::Extent(file, offset, bytes) => {
                 let path = self.paths.get(usize::from(file)).ok_or(io::ErrorKind::NotFound)?;
-                let mut file = File::open(path)?;
+                // It may be the upload itself, which is not all here.
+                let mut file = SourceReader::open(path)?;
                 file.seek(SeekFrom::Start(offset))?;
                 Ok(Box::new(file.take(bytes)))
             }

@@ -30,6 +30,7 @@ fn planned(clip: &Path, rungs: &str) -> (Plan, tempfile::TempDir) {
     let settings = child::settings();
     let task = Task::Ingest {
         input: clip.to_owned(),
+        on_demand: false,
         output: output.path().to_owned(),
         limits: child::limits(),
         settings: EncodeSettings {

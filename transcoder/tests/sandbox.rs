@@ -54,6 +54,7 @@ impl Job {
     fn ingest(&self, bytes: &[u8]) -> Task {
         Task::Ingest {
             input: self.input(bytes),
+            on_demand: false,
             output: self.path("out"),
             limits: child::limits(),
             settings: child::settings(),

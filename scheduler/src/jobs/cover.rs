@@ -10,8 +10,10 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let (scheduler, lease) = (run.scheduler, run.lease);
     let source = run.source().await?;
     let place = run.begin().await?;
+    let (input, on_demand) = place.source_on_demand(&source).await?;
     let task = Task::Cover {
-        input: place.fetch_source(&source).await?,
+        input,
+        on_demand,
         output: place.output(),
         limits: scheduler.config.media_limits(),
         at_s: source.cover_at_s,

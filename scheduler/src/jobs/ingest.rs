@@ -18,8 +18,10 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     // its own.
     let source = run.source().await?;
     let place = run.begin().await?;
+    let (input, on_demand) = place.source_on_demand(&source).await?;
     let task = Task::Ingest {
-        input: place.fetch_source(&source).await?,
+        input,
+        on_demand,
         output: place.output(),
         limits: scheduler.config.media_limits(),
         settings: scheduler.config.encode_settings(),

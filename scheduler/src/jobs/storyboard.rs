@@ -15,13 +15,16 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
     let track = smallest_track(scheduler, lease.job.video).await?;
     let source = run.source().await?;
     let place = run.begin().await?;
-    let (input, starts_at_s) = match track {
+    let ((input, on_demand), starts_at_s) = match track {
         // Its time is the film's, which begins with the sound where that comes first.
-        Some(track) => (place.fetch(&track).await?, -expected.audio_offset_s.unwrap_or(0.0).min(0.0)),
-        None => (place.fetch_source(&source).await?, 0.0),
+        Some(track) => {
+            ((place.fetch(&track).await?, false), -expected.audio_offset_s.unwrap_or(0.0).min(0.0))
+        }
+        None => (place.source_on_demand(&source).await?, 0.0),
     };
     let task = Task::Storyboard {
         input,
+        on_demand,
         output: place.output(),
         limits: scheduler.config.media_limits(),
         starts_at_s,

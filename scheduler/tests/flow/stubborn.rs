@@ -72,6 +72,10 @@ impl Store for Stubborn {
         answers
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
     async fn fetch(&self, key: &ObjectKey, to: &Path) -> Result<u64, StoreError> {
         self.inner.fetch(key, to).await
     }

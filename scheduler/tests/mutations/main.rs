@@ -20,7 +20,7 @@ use chassis::settings::{ServiceName, Settings};
 use domain::task::{EncodeSettings, EncodeSettingsPlanned, Ingested, MediaLimits, Outcome, Task};
 use domain::{LadderSettings, ObjectFile};
 use futures::StreamExt;
-use scheduler::{RunError, Transcoder, run_limits};
+use scheduler::{RunError, Told, Transcoder, run_limits};
 use sql::Film;
 use tokio::sync::watch;
 
@@ -190,13 +190,15 @@ impl Lab {
         let (jobs, media) = (&self.settings.jobs, &self.settings.media);
         let limits = run_limits::of(task, film, input_bytes, self.cores, jobs, media);
         let (progress, _seen) = watch::channel(0.0);
-        self.transcoder.run(task, task.output().unwrap(), limits, &progress).await
+        let told = Told { progress: &progress, source: None };
+        self.transcoder.run(task, task.output().unwrap(), limits, told).await
     }
 
     fn ingest(&self, source: &Path, output: &Path) -> Task {
         let (media, encode) = (&self.settings.media, &self.settings.encode);
         Task::Ingest {
             input: source.to_owned(),
+            on_demand: false,
             output: output.to_owned(),
             limits: MediaLimits {
                 duration_s_max: media.duration_s_max,

@@ -2,7 +2,9 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -84,13 +86,14 @@ fn steps(input: &Path, scratch: &Path, settings: EncodeSettings) -> Result<Verdi
     let (ingested, encoded, assembled) = (folder("ingested"), folder("encoded"), folder("assembled"));
     let input = input.to_owned();
     let ingest = Task::Ingest {
-        input: input.clone(),
+        input: scratch.join("on-demand"),
+        on_demand: true,
         output: ingested.clone(),
         limits: limits(),
         settings,
         cover_at_s: None,
     };
-    let Outcome::Ingest(ingest) = run(&ingest)? else { return Err(unexpected("ingest")) };
+    let Outcome::Ingest(ingest) = run_on_demand(&ingest, &input)?.0 else { return Err(unexpected("ingest")) };
     let mut files: Vec<OutputFile> = ingest.covers.files.clone();
     files.extend(ingest.original.iter().flat_map(|original| original.files.clone()));
     files.extend(ingest.facts.clone());
@@ -141,6 +144,7 @@ fn steps(input: &Path, scratch: &Path, settings: EncodeSettings) -> Result<Verdi
 fn storyboard(input: PathBuf, output: PathBuf, plan: &Plan) -> Result<PathBuf, Verdict> {
     let task = Task::Storyboard {
         input,
+        on_demand: false,
         output: output.clone(),
         limits: limits(),
         starts_at_s: 0.0,
@@ -177,27 +181,56 @@ fn unexpected(step: &str) -> Verdict {
 
 /// Runs one child to its end; its last line is the outcome.
 pub fn run(task: &Task) -> Result<Outcome, Verdict> {
+    let source = task.inputs().first().map(|input| input.to_path_buf()).unwrap_or_default();
+    Ok(run_on_demand(task, &source)?.0)
+}
+
+/// As [`run`], with an input that is filled from `source` as the child asks for it; and how many bytes it asked for.
+pub fn run_on_demand(task: &Task, source: &Path) -> Result<(Outcome, u64), Verdict> {
+    if task.is_on_demand() {
+        let stand_in = File::create(task.inputs()[0]).expect("a fresh file");
+        stand_in.set_len(std::fs::metadata(source).expect("a source").len()).expect("a sparse file");
+    }
     let mut child = Command::new(env!("CARGO_BIN_EXE_transcoder"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the child starts");
-    let json = serde_json::to_vec(task).expect("a task is JSON");
-    child.stdin.take().expect("a pipe").write_all(&json).expect("the child reads its task");
-    let output = child.wait_with_output().expect("the child ends");
-    let lines = String::from_utf8(output.stdout).expect("events are text");
-    let last = lines.lines().last().unwrap_or_default();
-    match serde_json::from_str(last) {
-        Ok(Event::Done { outcome }) => Ok(outcome),
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut json = serde_json::to_vec(task).expect("a task is JSON");
+    json.push(b'\n');
+    stdin.write_all(&json).expect("the child reads its task");
+    let mut stderr = child.stderr.take().expect("a pipe");
+    let complaints = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stderr.read_to_end(&mut text).expect("the child says why");
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let (mut last, mut asked) = (String::new(), 0);
+    for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
+        last = line.expect("events are text");
+        if let Ok(Event::Want { from, to }) = serde_json::from_str(&last) {
+            copy_range(source, task.inputs()[0], from, to);
+            asked += to - from;
+            stdin.write_all(b"\n").expect("the child waits");
+        }
+    }
+    let (status, complaints) =
+        (child.wait().expect("the child ends"), complaints.join().expect("it is read"));
+    match serde_json::from_str(&last) {
+        Ok(Event::Done { outcome }) => Ok((outcome, asked)),
         Ok(Event::Rejected { problem, detail }) => {
             Err(Verdict::Rejected { problem: problem.to_string(), detail })
         }
         Ok(Event::Failed { detail, .. }) => Err(Verdict::Failed(detail)),
-        _ => Err(Verdict::Failed(format!(
-            "{}, last line `{last}`: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        ))),
+        _ => Err(Verdict::Failed(format!("{status}, last line `{last}`: {complaints}"))),
     }
+}
+
+fn copy_range(source: &Path, stand_in: &Path, from: u64, to: u64) {
+    let mut bytes = vec![0; (to - from) as usize];
+    File::open(source).and_then(|file| file.read_exact_at(&mut bytes, from)).expect("bytes that are there");
+    let stand_in = File::options().write(true).open(stand_in).expect("the file that stands for it");
+    stand_in.write_all_at(&bytes, from).expect("room for them");
 }
