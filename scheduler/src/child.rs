@@ -21,6 +21,7 @@ use crate::child_limits;
 use crate::failure::{RunError, Unsound};
 use crate::run_limits::{Exceeded, OF_A_PROBE, RunLimits};
 use crate::source_file::SourceFile;
+use crate::spare::Spare;
 
 /// The longest line that is read; a plan of a two-hour film is about 100 KiB.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -39,6 +40,7 @@ pub struct Transcoder {
     pub arguments: Vec<OsString>,
     /// It works only where the kernel can lock it in.
     pub sandbox_demanded: bool,
+    spare: Spare,
 }
 
 /// What a run hears of while it goes on, beside its outcome.
@@ -72,7 +74,12 @@ pub struct Crashed {
 
 impl Transcoder {
     pub fn new(program: impl Into<PathBuf>) -> Transcoder {
-        Transcoder { program: program.into(), arguments: Vec::new(), sandbox_demanded: true }
+        Transcoder {
+            program: program.into(),
+            arguments: Vec::new(),
+            sandbox_demanded: true,
+            spare: Spare::default(),
+        }
     }
 
     /// `transcoder` in the folder of the running program.
@@ -88,7 +95,7 @@ impl Transcoder {
         limits: RunLimits,
         told: Told<'_>,
     ) -> Result<Outcome, RunError> {
-        let mut running = self.spawn(folder, limits)?;
+        let mut running = self.child(task, limits)?;
         let conversation = timeout(limits.duration_max, running.converse(task, limits, told));
         tokio::select! {
             result = conversation => result.unwrap_or_else(|_| Err(Exceeded::Duration(limits.duration_max).into())),
@@ -121,31 +128,45 @@ impl Transcoder {
         Ok(())
     }
 
-    fn spawn(&self, folder: &Path, limits: RunLimits) -> Result<Running, RunError> {
+    /// Has a child at hand for the next upload. To be called on a thread that stays: the child ends with it.
+    pub fn keep_spare(&self) {
+        self.spare.keep(|| self.spawn());
+    }
+
+    /// What it may take holds before it hears of its task.
+    fn child(&self, task: &Task, limits: RunLimits) -> Result<Running, RunError> {
+        // Of all tasks this is the one that somebody waits for.
+        let spare = if matches!(task, Task::Ingest { .. }) { self.spare.take() } else { None };
+        let running = spare.map_or_else(|| self.spawn(), Ok).and_then(|child| child.bounded(limits));
+        running.map_err(|error| {
+            let temporary = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);
+            let error = anyhow::Error::new(error).context(format!("start {}", self.program.display()));
+            if temporary { RunError::Disturbed(error) } else { RunError::Failed(error) }
+        })
+    }
+
+    fn spawn(&self) -> io::Result<Running> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
             .args((!self.sandbox_demanded).then_some(UNSAFE_NO_SANDBOX))
             .env_clear()
-            .current_dir(folder)
+            // Its task names every file by its whole path.
+            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // Its own, so that a signal ends all of it, and so that Ctrl-C reaches us first.
             .process_group(0)
             .kill_on_drop(true);
-        child_limits::apply(&mut command, limits);
-        let child = command.spawn().map_err(|error| {
-            let temporary = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);
-            let error = anyhow::Error::new(error).context(format!("start {}", self.program.display()));
-            if temporary { RunError::Disturbed(error) } else { RunError::Failed(error) }
-        })?;
-        Ok(Running { child })
+        child_limits::apply(&mut command);
+        Ok(Running { child: command.spawn()? })
     }
 }
 
 /// A child that is killed, with its group, when this is dropped.
-struct Running {
+#[derive(Debug)]
+pub struct Running {
     child: Child,
 }
 
@@ -156,10 +177,22 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// `None` once it was waited for: then the number may be someone else's.
+    pub fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn bounded(self, limits: RunLimits) -> io::Result<Running> {
+        child_limits::bound(self.pid().ok_or(io::ErrorKind::BrokenPipe)?, limits)?;
+        Ok(self)
+    }
+
     fn kill(&self) {
-        // `None` once it was waited for: then the number may be someone else's.
-        let group = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(group) = group {
+        if let Some(group) = self.pid() {
             // It may have ended just now.
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -354,6 +387,9 @@ async fn tail(mut stream: impl AsyncRead + Unpin, bytes_max: usize) -> String {
 mod tests {
     use super::*;
     use crate::source_file::tests::upload;
+    use domain::LadderSettings;
+    use domain::task::{EncodeSettings, EncodeSettingsPlanned, MediaLimits};
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
 
     const LIMITS: RunLimits = RunLimits {
         duration_max: Duration::from_secs(600),
@@ -363,24 +399,54 @@ mod tests {
         output_bytes_max: 4 << 30,
         niceness: 0,
     };
+    const MEDIA_LIMITS: MediaLimits = MediaLimits { duration_s_max: 1.0, pixels_max: 1, streams_max: 1 };
     /// Far below the limits that are not under test.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Why a child failed that stays until it is killed.
     async fn failure_of(script: &str, limits: RunLimits) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        // Bounds hold once it has its task.
+        let script = format!("read task; cd {}; {script}", folder.path().display());
         let transcoder =
             Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") };
-        let folder = tempfile::tempdir().unwrap();
         let task = Task::Cover {
             input: folder.path().join("source"),
             on_demand: false,
             output: folder.path().to_owned(),
-            limits: domain::task::MediaLimits { duration_s_max: 1.0, pixels_max: 1, streams_max: 1 },
+            limits: MEDIA_LIMITS,
             at_s: None,
         };
+        run_to_failure(&transcoder, &task, folder.path(), limits).await
+    }
+
+    async fn run_to_failure(
+        transcoder: &Transcoder,
+        task: &Task,
+        folder: &Path,
+        limits: RunLimits,
+    ) -> String {
         let (progress, _seen) = watch::channel(0.0);
-        let run = transcoder.run(&task, folder.path(), limits, Told { progress: &progress, source: None });
+        let run = transcoder.run(task, folder, limits, Told { progress: &progress, source: None });
         timeout(PATIENCE, run).await.expect("it is killed at once").unwrap_err().to_string()
+    }
+
+    /// An ingest by a child that tells which process it is.
+    async fn ingest_and_tell(transcoder: &Transcoder) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task::Ingest {
+            input: folder.path().join("source"),
+            on_demand: false,
+            output: folder.path().to_owned(),
+            limits: MEDIA_LIMITS,
+            settings: EncodeSettings {
+                ladder: LadderSettings::default(),
+                planned: EncodeSettingsPlanned::default(),
+                chunk_s: None,
+            },
+            cover_at_s: None,
+        };
+        run_to_failure(transcoder, &task, folder.path(), LIMITS).await
     }
 
     #[tokio::test]
@@ -390,7 +456,8 @@ mod tests {
         let source = SourceFile::create(&store, key, folder.path().join("source")).await.unwrap();
         let said = async |to: u64, source: Option<&SourceFile>| {
             let script = format!(
-                r#"read task; echo '{{"event":"want","from":0,"to":{to}}}'; read answer; cat source >&2; exit 3"#
+                r#"read task; echo '{{"event":"want","from":0,"to":{to}}}'; read answer; cat {} >&2; exit 3"#,
+                folder.path().join("source").display()
             );
             let transcoder =
                 Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") };
@@ -479,6 +546,36 @@ mod tests {
     async fn a_flood_of_words_is_cut() {
         let error = failure_of("yes | head -c 300000000 >&2; exit 3", LIMITS).await;
         assert!(error.contains("exit status: 3") && error.len() < 2 * STDERR_BYTES_MAX, "{}", error.len());
+    }
+
+    fn teller() -> Transcoder {
+        let script = r#"read task; printf '{"event":"failed","detail":"it was %s"}' $$"#;
+        Transcoder { arguments: vec!["-c".into(), script.into()], ..Transcoder::new("/bin/sh") }
+    }
+
+    #[tokio::test]
+    async fn an_ingest_is_done_by_the_child_that_waits() {
+        let transcoder = teller();
+        transcoder.keep_spare();
+        let waiting = transcoder.spare.pid().unwrap();
+        transcoder.clone().keep_spare();
+        assert_eq!(transcoder.spare.pid(), Some(waiting), "one is enough");
+        let told = ingest_and_tell(&transcoder).await;
+        assert_eq!(told, format!("it was {}", waiting.as_raw_nonzero()));
+        assert_eq!(transcoder.spare.pid(), None);
+        assert!(ingest_and_tell(&transcoder).await.starts_with("it was "), "started when it is needed");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_died_waiting_does_not_matter() {
+        let transcoder = teller();
+        transcoder.keep_spare();
+        let dead = transcoder.spare.pid().unwrap();
+        kill_process_group(dead, Signal::KILL).unwrap();
+        // Dead, and not waited for.
+        waitid(WaitId::Pid(dead), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        let told = ingest_and_tell(&transcoder).await;
+        assert!(told.starts_with("it was ") && told != format!("it was {}", dead.as_raw_nonzero()), "{told}");
     }
 
     /// Says of itself what a child would that could not be locked in.

@@ -1,8 +1,11 @@
-//! What the kernel is told about a child before its program starts. The only `unsafe` of this crate.
+//! What the kernel is told about a child: before its program starts, and before it hears of its task. The only `unsafe`
+//! of this crate.
 
 use std::io;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, getpriority_process, prlimit, setpriority_process, setrlimit,
+};
 use tokio::process::Command;
 
 use crate::run_limits::RunLimits;
@@ -13,8 +16,8 @@ const OPEN_FILES_MAX: u64 = 256;
 /// Between the signal that says that processor time is over and the end without a word.
 const CPU_S_GRACE: u64 = 5;
 
-/// Makes the child die with its parent and bounds what it may take.
-pub fn apply(command: &mut Command, limits: RunLimits) {
+/// Makes the child die with its parent.
+pub fn apply(command: &mut Command) {
     let parent = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0));
     let before_exec = move || {
         // Bound to the thread that spawned it: a worker of the runtime, which lives as long as the runtime.
@@ -24,21 +27,26 @@ pub fn apply(command: &mut Command, limits: RunLimits) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         hide_open_files()?;
-        rustix::process::nice(limits.niceness)?;
-        limit(Resource::As, limits.memory_bytes_max)?;
-        // Of one file; the sum of them is watched from outside.
-        limit(Resource::Fsize, limits.output_bytes_max)?;
-        let cpu_s = (Some(limits.cpu_s_max), Some(limits.cpu_s_max + CPU_S_GRACE));
-        setrlimit(Resource::Cpu, Rlimit { current: cpu_s.0, maximum: cpu_s.1 })?;
-        limit(Resource::Nofile, OPEN_FILES_MAX)?;
-        limit(Resource::Core, 0)
+        setrlimit(Resource::Nofile, at_most(OPEN_FILES_MAX))?;
+        Ok(setrlimit(Resource::Core, at_most(0))?)
     };
     #[allow(unsafe_code, reason = "the standard library offers no other way to run code before exec")]
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes six kinds of
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes four kinds of
     // system calls, directly, and builds errors from numbers: it takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(before_exec)
     };
+}
+
+/// Bounds what a child may take that has not heard of its task, and has one thread.
+pub fn bound(child: Pid, limits: RunLimits) -> io::Result<()> {
+    let limit = |resource, limit| prlimit(Some(child), resource, limit).map(drop);
+    limit(Resource::As, at_most(limits.memory_bytes_max))?;
+    // Of one file; the sum of them is watched from outside.
+    limit(Resource::Fsize, at_most(limits.output_bytes_max))?;
+    let cpu_s = (Some(limits.cpu_s_max), Some(limits.cpu_s_max + CPU_S_GRACE));
+    limit(Resource::Cpu, Rlimit { current: cpu_s.0, maximum: cpu_s.1 })?;
+    Ok(setpriority_process(Some(child), getpriority_process(Some(child))? + limits.niceness)?)
 }
 
 /// What somebody left open who started us, and we do not know of, is closed when the program starts.
@@ -57,6 +65,6 @@ fn hide_open_files() -> io::Result<()> {
     }
 }
 
-fn limit(resource: Resource, maximum: u64) -> io::Result<()> {
-    Ok(setrlimit(resource, Rlimit { current: Some(maximum), maximum: Some(maximum) })?)
+fn at_most(maximum: u64) -> Rlimit {
+    Rlimit { current: Some(maximum), maximum: Some(maximum) }
 }

@@ -117,7 +117,8 @@ impl Lane {
         for _ in 0..slots {
             let (scheduler, scratch) = (scheduler.clone(), scratch.clone());
             let (receiver, shutdown) = (receiver.clone(), shutdown.clone());
-            tasks.spawn(work_off(scheduler, scratch, receiver, shutdown));
+            let keeps_spare = kinds.contains(&JobKind::Ingest);
+            tasks.spawn(work_off(scheduler, scratch, receiver, keeps_spare, shutdown));
         }
         Lane { kinds, idle: Arc::new(Semaphore::new(slots)), sender }
     }
@@ -152,9 +153,14 @@ async fn work_off(
     scheduler: Scheduler,
     scratch: Arc<Scratch>,
     receiver: Arc<Mutex<mpsc::Receiver<Assignment>>>,
+    keeps_spare: bool,
     shutdown: CancellationToken,
 ) {
     loop {
+        // Not sooner: its start would take time from the run before.
+        if keeps_spare {
+            scheduler.transcoder.keep_spare();
+        }
         let next = receiver.lock().await.recv().await;
         let Some(Assignment { lease, _slot }) = next else { return };
         // In a task of its own, so that a panic costs this run and no executor.

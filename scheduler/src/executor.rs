@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Timestamp, retry_delay_ms};
 use sql::{EncodeAnew, FencedError, Lease};
+use tokio::sync::futures::Notified;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +72,10 @@ async fn keep_lease(scheduler: &Scheduler, lease: &Lease, mut progress: watch::R
     let (heartbeat, lease_ms) = (scheduler.config.heartbeat(), scheduler.config.lease_ms());
     let lease_duration = Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0));
     let mut held_until = tokio::time::Instant::now() + lease_duration;
+    let mut deletion = scheduler.catalog.deletions_bell().notified();
     loop {
-        next_beat(heartbeat, &mut progress).await;
+        next_beat(heartbeat, &mut progress, deletion).await;
+        deletion = scheduler.catalog.deletions_bell().notified();
         let (asked_at, now) = (tokio::time::Instant::now(), scheduler.now());
         let fraction = *progress.borrow_and_update();
         let beat = scheduler.catalog.heartbeat(lease, Some(fraction), now.plus_ms(lease_ms), now);
@@ -96,8 +99,8 @@ fn out_of_touch() -> RunError {
     RunError::Disturbed(anyhow::anyhow!("its lease could not be kept: the database did not answer"))
 }
 
-/// A heartbeat's time, or less where there is progress to show.
-async fn next_beat(heartbeat: Duration, progress: &mut watch::Receiver<f64>) {
+/// A heartbeat's time, or less where there is progress to show, or where a video was deleted, perhaps this one.
+async fn next_beat(heartbeat: Duration, progress: &mut watch::Receiver<f64>, deletion: Notified<'_>) {
     let news = async {
         tokio::time::sleep(PROGRESS_SHOWN_EVERY).await;
         if progress.changed().await.is_err() {
@@ -105,7 +108,10 @@ async fn next_beat(heartbeat: Duration, progress: &mut watch::Receiver<f64>) {
             std::future::pending::<()>().await;
         }
     };
-    let _ = tokio::time::timeout(heartbeat, news).await;
+    tokio::select! {
+        _ = tokio::time::timeout(heartbeat, news) => {}
+        () = deletion => {}
+    }
 }
 
 /// Writes the ending down; answers with its word for metrics and logs. While the database is away it is tried again:

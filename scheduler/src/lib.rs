@@ -19,6 +19,7 @@ mod scheduler;
 mod scratch;
 mod source_file;
 mod sources;
+mod spare;
 mod sweeper;
 mod unfinished;
 mod view;

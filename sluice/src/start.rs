@@ -116,10 +116,16 @@ fn usable_ffmpeg(settings: &Settings) -> Result<String, Failure> {
 
 /// This program again, as the child, unless the settings name another.
 pub fn transcoder(settings: &Settings) -> Result<Transcoder, Failure> {
-    let sandbox_demanded = !settings.unsafe_no_sandbox;
-    if let Some(program) = &settings.transcoder {
-        return Ok(Transcoder { sandbox_demanded, ..Transcoder::new(program) });
-    }
-    let program = std::env::current_exe().map_err(|error| Failure::software("find this program", error))?;
-    Ok(Transcoder { program, arguments: vec![CHILD_COMMAND.into()], sandbox_demanded })
+    let mut transcoder = match &settings.transcoder {
+        Some(program) => Transcoder::new(program),
+        None => {
+            let program = std::env::current_exe();
+            let program = program.map_err(|error| Failure::software("find this program", error))?;
+            let mut transcoder = Transcoder::new(program);
+            transcoder.arguments.push(CHILD_COMMAND.into());
+            transcoder
+        }
+    };
+    transcoder.sandbox_demanded = !settings.unsafe_no_sandbox;
+    Ok(transcoder)
 }

@@ -25,6 +25,7 @@ pub struct Catalog {
     pub(crate) writer: Pool,
     pub(crate) dialect: Dialect,
     bell: Arc<Notify>,
+    deletions_bell: Arc<Notify>,
 }
 
 impl Catalog {
@@ -83,6 +84,7 @@ impl Catalog {
             writer,
             dialect,
             bell: Arc::default(),
+            deletions_bell: Arc::default(),
         })
     }
 
@@ -96,6 +98,12 @@ impl Catalog {
     /// the dispatcher listens. What other processes queue is not told; a poll finds it.
     pub fn bell(&self) -> &Notify {
         &self.bell
+    }
+
+    /// Rung after a deletion by this catalog or its clones: whoever works on a video asks whether it still may. What other
+    /// processes delete is not told; a heartbeat finds it.
+    pub fn deletions_bell(&self) -> &Notify {
+        &self.deletions_bell
     }
 
     /// [`Catalog::ping`], again and again.

@@ -69,6 +69,7 @@ impl Catalog {
     /// Tombstone, raised fences, `purge` job and deletion in one transaction.
     pub async fn delete_video(&self, new: &NewDeletion, now: Timestamp) -> Result<DeleteVideo, SqlError> {
         let accepted = commit!(self, async |tx| { accept(tx, new, now).await })?;
+        self.deletions_bell().notify_waiters();
         Ok(accepted.map_or(DeleteVideo::NotFound, DeleteVideo::Accepted))
     }
 

@@ -142,7 +142,7 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<bool, SqlError> {
         let next_id = &Mutex::new(next_id);
-        commit!(self, async |tx| {
+        let deleted = commit!(self, async |tx| {
             if !hold_user(tx, id, Lock::Write).await? {
                 return Ok(false);
             }
@@ -164,7 +164,9 @@ impl Catalog {
                 .execute(&mut **tx)
                 .await?;
             Ok(true)
-        })
+        });
+        self.deletions_bell().notify_waiters();
+        deleted
     }
 
     pub async fn admin_exists(&self) -> Result<bool, SqlError> {

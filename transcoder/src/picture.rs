@@ -45,12 +45,12 @@ pub struct Score {
     merit: f64,
 }
 
-pub fn score(picture: &Video) -> Result<Score, Error> {
-    // In luma of limited range.
+/// Of a frame as it was decoded, by its luma.
+pub fn score(frame: &Video) -> Result<Score, Error> {
     const DARK: f64 = 28.0;
     const BRIGHT: f64 = 228.0;
     const FLAT: f64 = 8.0;
-    let small = within(picture, Pixel::GRAY8, JUDGED_PX_MAX)?;
+    let small = within(frame, Pixel::GRAY8, JUDGED_PX_MAX)?;
     let values: Vec<f64> = packed(&small, 1).into_iter().map(f64::from).collect();
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -88,15 +88,15 @@ pub fn write_covers(picture: &Video, source: Size, output: &Path) -> Result<Cove
         };
         std::iter::from_fn(next).map(write).collect()
     };
-    let (some, others) = thread::scope(|scope| {
+    let (thumbhash, some, others) = thread::scope(|scope| {
         let others = scope.spawn(write_some);
-        (write_some(), joined(others, "writing covers"))
+        (thumbhash_of(picture), write_some(), joined(others, "writing covers"))
     });
     let mut files = some?;
     files.extend(others?);
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let width_max = widths.iter().copied().max().unwrap_or(0);
-    Ok(Covers { files, width_max, thumbhash: thumbhash_of(picture)? })
+    Ok(Covers { files, width_max, thumbhash: thumbhash? })
 }
 
 fn scaled_height(source: Size, width: u32) -> u32 {

@@ -17,14 +17,12 @@ use crate::source::{self, SourceFacts};
 /// Frames decoded at most on the way from a keyframe to one instant.
 const FORWARD_FRAMES_MAX: u64 = 1_000;
 
-/// Moves through the film and brings back single pictures: upright, SDR, RGB, of one size.
+/// Moves through the film and brings back single pictures, as they are decoded.
 pub struct Stills<'a> {
     source: &'a SourceFacts,
     path: &'a Path,
-    size: Size,
     input: Input,
     decoder: Decoder,
-    filters: Filters,
     /// Film time of the last frame decoded; `None` where the decoder has to start at a keyframe.
     position: Option<i64>,
     /// Decoded, and shown only after the last instant that was asked for.
@@ -37,31 +35,19 @@ pub struct Stills<'a> {
 
 impl<'a> Stills<'a> {
     /// `pixels_max` bounds what is decoded where no keyframe is near.
-    pub fn open(
-        path: &'a Path,
-        source: &'a SourceFacts,
-        size: Size,
-        pixels_max: u64,
-    ) -> Result<Self, TaskError> {
+    pub fn open(path: &'a Path, source: &'a SourceFacts, pixels_max: u64) -> Result<Self, TaskError> {
         let input = source::reopen_to_decode(path, source)?;
         let stream = input.stream(source.video.stream_index).ok_or(Error::StreamNotFound)?;
         let decoder = Decoder::open(&stream, 1, source.video.coded_size.pixels())?;
-        let look = Look {
-            sizes: vec![size],
-            orientation: source.video.orientation,
-            interlaced: source.video.interlaced,
-            pixel: "rgb24",
-        };
-        let filters = Filters::new(look, source.video.clock.timescale);
         // The input stands at the start, which is as good as a keyframe.
         let position = Some(i64::MIN);
         let (ahead, last_near, pixels_left) = (None, None, pixels_max);
-        Ok(Stills { source, path, size, input, decoder, filters, position, ahead, last_near, pixels_left })
+        Ok(Stills { source, path, input, decoder, position, ahead, last_near, pixels_left })
     }
 
     /// Where seeking led nowhere, the first picture is still good.
     pub fn first(&self) -> Result<Video, TaskError> {
-        let mut stills = Stills::open(self.path, self.source, self.size, 0)?;
+        let mut stills = Stills::open(self.path, self.source, 0)?;
         stills.forward(i64::MIN, FORWARD_FRAMES_MAX)?.ok_or_else(|| {
             TaskError::rejected(MediaProblem::Unreadable, "No picture of the video can be decoded.")
         })
@@ -120,7 +106,7 @@ impl<'a> Stills<'a> {
         let decoded = self.decoder.receive(&mut frame)?;
         // After its end a decoder takes nothing more until it is flushed, which the next seek does.
         self.position = None;
-        if decoded { self.filtered(frame) } else { Ok(None) }
+        Ok(decoded.then_some(frame))
     }
 
     fn forward_from_keyframe(&mut self, target: i64, frames_max: u64) -> Result<Option<Video>, TaskError> {
@@ -151,7 +137,7 @@ impl<'a> Stills<'a> {
         }
         let pixels = decoded * self.source.video.coded_size.pixels();
         self.pixels_left = self.pixels_left.saturating_sub(pixels);
-        shown.map_or(Ok(None), |frame| self.filtered(frame))
+        Ok(shown)
     }
 
     fn next_frame(&mut self) -> Result<Option<Video>, TaskError> {
@@ -187,8 +173,25 @@ impl<'a> Stills<'a> {
         (self.position, self.ahead) = (None, None);
         Ok(())
     }
+}
 
-    fn filtered(&mut self, mut frame: Video) -> Result<Option<Video>, TaskError> {
+/// Makes pictures to look at of what was decoded: upright, SDR, RGB, of one size.
+pub struct Renderer {
+    filters: Filters,
+}
+
+impl Renderer {
+    pub fn new(source: &SourceFacts, size: Size) -> Self {
+        let look = Look {
+            sizes: vec![size],
+            orientation: source.video.orientation,
+            interlaced: source.video.interlaced,
+            pixel: "rgb24",
+        };
+        Renderer { filters: Filters::new(look, source.video.clock.timescale) }
+    }
+
+    pub fn render(&mut self, mut frame: Video) -> Result<Video, TaskError> {
         let mut image = None;
         let mut keep = |_: usize, frame: Video| {
             image.get_or_insert(frame);
@@ -196,8 +199,14 @@ impl<'a> Stills<'a> {
         };
         frame.set_pts(Some(0));
         self.filters.push(&frame, &mut keep)?;
-        self.filters.finish(&mut keep)?;
-        Ok(image)
+        // What waits for the next picture comes out at the end; else the filters are good for the next.
+        if image.is_none() {
+            self.filters.finish(&mut |_, frame| {
+                image.get_or_insert(frame);
+                Ok(())
+            })?;
+        }
+        image.ok_or_else(|| anyhow::anyhow!("the filters made no picture of a frame").into())
     }
 }
 

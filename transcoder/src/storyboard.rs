@@ -12,7 +12,7 @@ use crate::chunk_file::output_file;
 use crate::picture;
 use crate::progress::Progress;
 use crate::source::SourceFacts;
-use crate::stills::Stills;
+use crate::stills::{Renderer, Stills};
 
 const TILES_MAX: u32 = 100;
 /// The longer side of a tile.
@@ -73,7 +73,8 @@ impl Sheet {
         starts_at_s: f64,
         progress: &Progress,
     ) -> Result<Vec<u8>, TaskError> {
-        let mut stills = Stills::open(input, source, self.tile, PIXELS_MAX)?;
+        let mut stills = Stills::open(input, source, PIXELS_MAX)?;
+        let mut renderer = Renderer::new(source, self.tile);
         let interval_s = self.duration_s / f64::from(self.tiles);
         let ticks = |seconds: f64| (seconds * f64::from(source.video.clock.timescale)) as i64;
         let mut rgb = vec![0; self.size().pixels() as usize * 3];
@@ -81,12 +82,12 @@ impl Sheet {
         for tile in 0..self.tiles {
             let middle_s = (f64::from(tile) + 0.5) * interval_s - starts_at_s;
             let left = u64::from(self.tiles - tile);
-            if let Some(picture) = stills.near(ticks(middle_s), ticks(interval_s / 2.0), left)? {
-                shown = Some(picture);
+            if let Some(frame) = stills.near(ticks(middle_s), ticks(interval_s / 2.0), left)? {
+                shown = Some(renderer.render(frame)?);
             }
             let picture = match shown.take() {
                 Some(picture) => picture,
-                None => stills.first()?,
+                None => renderer.render(stills.first()?)?,
             };
             self.paste(&picture, tile, &mut rgb);
             shown = Some(picture);

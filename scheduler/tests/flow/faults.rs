@@ -144,8 +144,9 @@ async fn a_lost_lease_stops_the_run_and_what_it_wrote_is_swept() {
     let video = world.upload("hang").await;
     let running = |jobs: &[sql::JobRow]| jobs.iter().any(|job| job.state == JobState::Running);
     world.until_jobs("the ingest runs", running).await;
-    // Deleting raises the fence; the purge waits for the writer and finds nothing left.
-    let deletion = world.delete(video).await;
+    // Deleting raises the fence; the purge waits for the writer and finds nothing left. Here nobody is told of it.
+    let elsewhere = world.clone().connected_anew().await;
+    let deletion = elsewhere.delete(video).await;
     let done = world.until_purged(&deletion).await;
     assert_eq!(done.receipt.unwrap().objects_deleted, 1, "the source");
     at_work.stop().await;

@@ -104,3 +104,19 @@ async fn what_a_writer_left_unfinished_goes_with_the_video() {
     at_work.stop().await;
     drop(writers);
 }
+
+/// Nobody waits for a heartbeat to find it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_works_on_a_video_that_is_deleted_here_stops_at_once() {
+    let mut world = World::new().await;
+    (world.config.jobs.heartbeat_s, world.config.jobs.lease_s) = (600, 1800);
+    let at_work = world.start();
+    let video = world.upload("hang").await;
+    // It was shown, and nothing new is to be told.
+    let shown = |jobs: &[sql::JobRow]| jobs.iter().any(|job| job.progress > 0.0);
+    world.until_jobs("the ingest tells how far it is", shown).await;
+    let deletion = world.delete(video).await;
+    world.until_purged(&deletion).await;
+    at_work.stop().await;
+    world.check().await;
+}

@@ -77,14 +77,13 @@ async fn the_job_of_a_scheduler_that_was_killed_is_the_next_ones_after_a_lease()
     let root = Persona::log_in(&cluster.api.base, "root").await;
     let id = upload_words(&cluster, &alice, "ms=3000").await;
     let since = Instant::now();
-    let children = loop {
-        let children = cluster.schedulers[0].children();
-        if !children.is_empty() {
-            break children;
-        }
+    let (scheduler, its) = (&cluster.schedulers[0], root.at(&cluster.schedulers[0].base));
+    while held_by(scheduler, &its).await.is_empty() {
         assert!(since.elapsed() < PATIENCE, "nobody works on it");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    }
+    let children = scheduler.children();
+    assert!(!children.is_empty(), "one was waiting for this");
 
     let killed = Instant::now();
     cluster.schedulers[0].kill();
