@@ -229,10 +229,11 @@ fn package_audio(audio: &Path, output: &Path, plan: &Plan) -> anyhow::Result<Str
     let parameters = input.stream(0).context("a sound file without a stream")?.parameters();
     let timescale = ffi_mux::sample_rate(&parameters);
     ensure!(timescale > 0, "sound without a sample rate");
-    let mut spec = TrackSpec { parameters, timescale, display_matrix: None, first_pts: 0 };
     let end = (plan.expected.duration_s * f64::from(timescale)) as i64;
     let mut track: Option<(TrackWriter, Cuts)> = None;
-    let mut duration = 0;
+    // Of a track with one packet nothing else tells.
+    let mut duration = ffi_mux::frame_samples(&parameters);
+    let mut spec = TrackSpec { parameters, timescale, display_matrix: None, first_pts: 0 };
     for packet in packets(&mut input, timescale) {
         let packet = packet?;
         let pts = packet.pts().context("sound without a presentation time")?;

@@ -246,11 +246,13 @@ fn build(from: Layout, timescale: u32, to: ChannelLayout) -> Result<Graph, TaskE
 
 struct AudioEncoder {
     encoder: codec::encoder::audio::Encoder,
-    /// First sample that is heard, in film ticks of the encoder's rate.
+    /// First sample that is heard, in film ticks of its rate. What the encoder puts before it is cut by the edit list at the
+    /// start of the film; a track that starts later goes without.
     start: i64,
     writer: ChunkWriter,
     layout: ChannelLayout,
-    frames: u64,
+    /// Where the frame before ended, in the same ticks. `None`: there was none.
+    reached: Option<i64>,
 }
 
 impl AudioEncoder {
@@ -267,20 +269,21 @@ impl AudioEncoder {
         audio.set_flags(Flags::GLOBAL_HEADER);
         let encoder = audio.open_as(aac)?;
         let writer = ChunkWriter::create(path, codec::Parameters::from(&encoder), RATE_HZ)?;
-        Ok(AudioEncoder { encoder, start, writer, layout, frames: 0 })
+        Ok(AudioEncoder { encoder, start, writer, layout, reached: None })
     }
 
     /// `frame` is in ticks of the encoder's rate.
     fn encode(&mut self, frame: &Audio) -> Result<(), TaskError> {
         self.encoder.send_frame(frame)?;
-        self.frames += 1;
+        self.reached = frame.pts().map(|pts| pts + frame.samples() as i64);
         self.write_ready()
     }
 
     fn finish(mut self) -> Result<(), TaskError> {
-        if self.frames == 0 {
+        if self.reached.is_none_or(|reached| reached <= self.start) {
             let layout = Layout { rate: RATE_HZ, format: FORMAT, channels: self.layout };
-            // Some samples at a low rate, too few to become one of ours: nobody hears them, but a track is not empty.
+            // Some samples at a low rate, too few to become one of ours, or only what lies before the start: nobody hears
+            // them, but a track is not empty.
             self.encode(&silence(layout, FRAME_SAMPLES, self.start))?;
         }
         self.encoder.send_eof()?;
@@ -288,12 +291,17 @@ impl AudioEncoder {
         self.writer.finish(None)
     }
 
+    /// The first samples may lie a little before the start, for that is rounded.
+    fn is_priming(&self, packet: &Packet) -> bool {
+        let middle = packet.pts().map(|pts| pts + i64::from(FRAME_SAMPLES) / 2);
+        self.start > 0 && middle.is_some_and(|middle| middle < self.start)
+    }
+
     fn write_ready(&mut self) -> Result<(), TaskError> {
         loop {
             let mut packet = Packet::empty();
             match self.encoder.receive_packet(&mut packet) {
-                // Priming is cut by the edit list at the start of the film; a track that starts later goes without.
-                Ok(()) if self.start > 0 && packet.pts().is_some_and(|pts| pts < self.start) => {}
+                Ok(()) if self.is_priming(&packet) => {}
                 Ok(()) => self.writer.write(packet)?,
                 Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
                 Err(error) => return Err(error.into()),

@@ -263,6 +263,26 @@ fn a_file_that_was_cut_off_is_taken_as_far_as_it_goes() {
 }
 
 #[test]
+fn sound_that_begins_where_a_film_was_cut_off_is_left_out() {
+    let line = "-f lavfi -i testsrc2=s=320x240:r=25:d=1 -itsoffset 2 -f lavfi -i sine=d=1 -c:v flv -c:a aac";
+    let whole = Scene::new("clip.flv", line);
+    assert!(whole.facts.audio.is_some());
+    // Its header promises a minute.
+    let mut bytes = std::fs::read(&whole.clip).unwrap();
+    let name = bytes.windows(8).position(|eight| eight == b"duration").unwrap();
+    bytes[name + 9..name + 17].copy_from_slice(&60_f64.to_be_bytes());
+    let cut = whole.folder.path().join("cut.flv");
+    std::fs::write(&cut, bytes).unwrap();
+    let facts = Scene::of(whole.folder, cut).facts;
+    assert!(facts.audio.is_none() && facts.duration_s < 1.5, "{} s", facts.duration_s);
+    assert!(
+        facts.warnings.iter().any(|warning| warning.contains("sound was left out")),
+        "{:?}",
+        facts.warnings
+    );
+}
+
+#[test]
 fn limits_are_named_with_what_exceeded_them() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("-f lavfi -i testsrc2=s=320x240:r=10:d=2 {X264} -map 0 -map 0 -map 0");

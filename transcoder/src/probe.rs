@@ -56,6 +56,7 @@ pub fn measure(
     let audio = sound.map(|sound| audio_facts(&sound, film_start, &read.audio));
 
     let whole_until_s = whole_until_s(&video, audio.as_ref(), read.cut, declared_s);
+    let audio = audio.filter(|audio| is_in_time(audio, whole_until_s, &mut warnings));
     let duration_s = film_duration_s(&video, audio.as_ref(), whole_until_s);
     judge::duration(duration_s, limits)?;
     if let Some(whole_s) = whole_until_s {
@@ -124,6 +125,15 @@ fn heard(
     let declared = input.stream(index).map(|stream| stream.start_time());
     let ticks = declared.filter(|&start| start >= first_packet).unwrap_or(first_packet);
     Some(Sound { index, header, start: SourceTime { ticks, time_base: time_base_of(input, index) } })
+}
+
+/// Of a film that was cut off, sound that begins later is not heard.
+fn is_in_time(audio: &AudioFacts, whole_until_s: Option<f64>, warnings: &mut Vec<String>) -> bool {
+    let is_heard = whole_until_s.is_none_or(|until_s| audio.clock.seconds(audio.start) < until_s);
+    if !is_heard {
+        warnings.push("The sound was left out: it begins after the last picture that is there.".to_owned());
+    }
+    is_heard
 }
 
 fn earlier(video: SourceTime, sound: Option<&Sound>) -> SourceTime {

@@ -40,6 +40,25 @@ fn made(group: usize) -> Made {
     }
 }
 
+/// Less than a frame of AAC, and later than the pictures.
+#[test]
+fn a_late_sound_of_a_few_samples_is_kept() {
+    for samples in [1, 3, 700] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.mov");
+        let args = format!(
+            "-v error -nostdin -f lavfi -i testsrc2=size=640x360:rate=25:duration=1 -f lavfi -i sine=duration=1 \
+             -af atrim=end_sample={samples},asetpts=PTS+0.3333/TB -c:v libx264 -preset ultrafast -pix_fmt yuv420p \
+             -c:a pcm_s16le"
+        );
+        let clip = Command::new("ffmpeg").args(args.split_whitespace()).arg(&path).status().unwrap();
+        assert!(clip.success());
+        let Verdict::Made(made) = whole_way(&path, folder.path()) else { panic!("{samples} samples") };
+        let low = made.renditions.iter().find(|rendition| rendition.name == RenditionName::Low).unwrap();
+        assert!(low.codecs.contains("mp4a"), "{samples} samples: {low:?}");
+    }
+}
+
 fn frames(made: &Made) -> Vec<(RenditionName, u64)> {
     made.renditions.iter().map(|rendition| (rendition.name, rendition.frames)).collect()
 }
