@@ -10,19 +10,21 @@ pictures, and at the same 5th percentile of the worst clip.
 
 Writes bench/results/rates.md and rates.json. Usage: bench/rates.py [--seconds 4] [--clips N] [--target 85]
 """
-import argparse, concurrent.futures, json, os, pathlib, re, resource, statistics, subprocess, tempfile, time
+import argparse, concurrent.futures, json, os, pathlib, resource, shutil, statistics, subprocess, tempfile, time
 
 import harness
 
-TRANSCODER = harness.ROOT / "target/debug/transcoder"
+# As it was built when the comparison began: a build meanwhile changes nothing.
+TRANSCODER = harness.CLIPS / "transcoder"
 VMAF_EVERY_PICTURES = 3
 CRFS = [20, 23, 26]
 SHARES = [0.3, 0.6, 1.0]
-# Real footage of the corpus of a constant rate, and where in it a clip begins, in seconds.
+# Real footage of the corpus, two of them of a variable rate, and where in it a clip begins, in seconds.
 CLIPS = [("long_bbb_1080p60_51.mp4", 2), ("long_bbb_1080p60_51.mp4", 14), ("long_camera_139s_noaudio.mp4", 5),
          ("long_camera_139s_noaudio.mp4", 90), ("long_static_362s_1080p.mp4", 100), ("phone_720p_landscape_gps.mp4", 0),
          ("phone_android_rot90_720p.mp4", 0), ("vp9_opus.webm", 0), ("vp8_vorbis.webm", 0),
-         ("mpeg4asp_mp3.avi", 0), ("odd_height_mpeg2.mpg", 0), ("anamorphic_sar3x2.mp4", 0), ("fragmented.mp4", 0)]
+         ("mpeg4asp_mp3.avi", 0), ("odd_height_mpeg2.mpg", 0), ("anamorphic_sar3x2.mp4", 0), ("fragmented.mp4", 0),
+         ("phone_vfr_1080x1440.mp4", 0), ("hevc8_vfr_960x540.mov", 0)]
 
 
 def run(command, **options):
@@ -60,7 +62,7 @@ def measure(vmaf, name, start_s, seconds, target):
         if not plan["rungs"]:
             return []
         common = {"input": str(clip), "facts": facts}
-        chosen = child({"task": "choose_rate", **common, "plan": plan, "quality": target})["crf"]
+        chosen = child({"task": "choose_rate", **common, "plan": plan})["crf"]
         # The pictures of each rung, as good as without loss.
         fine = [{**rung, "crf": 1.0, "bitrate_bps_max": 400_000_000} for rung in plan["rungs"]]
         output = folder / "encoded"
@@ -78,14 +80,24 @@ def measure_rung(vmaf, clip, rung, pictures, chosen, folder):
         rates[f"fixed {share}"] = ["-b:v", rate, "-maxrate", rate, "-bufsize", 2 * rate]
     encoded, encodes = folder / "encoded.mp4", {}
     for label, rate in rates.items():
-        run(["ffmpeg", "-v", "error", "-y", "-i", pictures, "-fps_mode", "passthrough", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high",
+        # In the clock of the pictures: in that of a frame rate, two of a variable rate may fall on one tick.
+        run(["ffmpeg", "-v", "error", "-y", "-i", pictures, "-fps_mode", "passthrough", "-enc_time_base", "-1", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high",
              "-sc_threshold", 0, "-force_key_frames", "expr:gte(t,n_forced*2)", "-threads", 1, *rate, encoded])
-        sizes = run(["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "packet=size", "-of", "csv=p=0", encoded]).stdout
-        encodes[label] = {"bytes": sum(map(int, re.findall(r"\d+", sizes))), "scores": scores(vmaf, encoded, pictures, folder)}
+        times, sizes = packets(encoded)
+        if times != packets(pictures)[0]:
+            raise RuntimeError(f"{clip} {rung['name']}: pictures of the encode stand beside others")
+        encodes[label] = {"bytes": sum(sizes), "scores": scores(vmaf, encoded, pictures, folder)}
     duration_s = float(run(["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", pictures]).stdout)
     print(f"{clip} {rung['name']}: crf {chosen}", flush=True)
     return {"clip": clip, "rung": rung["name"], "side": min(rung["size"].values()), "cap_bytes": cap * duration_s / 8,
             "chosen": chosen, "encodes": encodes}
+
+
+def packets(path):
+    """When each picture is shown after the first, in milliseconds and in that order, and how many bytes each has."""
+    shown = run(["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time,size", "-of", "csv=p=0", path]).stdout
+    pairs = sorted((float(time_s), int(size)) for time_s, size in (line.split(",")[:2] for line in shown.split()))
+    return [round(1000 * (time_s - pairs[0][0])) for time_s, _ in pairs], [size for _, size in pairs]
 
 
 def scores(vmaf, encoded, pictures, folder):
@@ -135,7 +147,7 @@ def cost(target):
         output.mkdir()
         common = {"input": str(clip), "facts": facts, "plan": plan}
         seconds = []
-        for task in ({"task": "choose_rate", **common, "quality": target}, {"task": "encode_video", **common, "output": str(output), "chunk": 0}):
+        for task in ({"task": "choose_rate", **common}, {"task": "encode_video", **common, "output": str(output), "chunk": 0}):
             before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             child(task)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -151,6 +163,7 @@ def main():
     arguments.add_argument("--no-cost", action="store_true")
     arguments = arguments.parse_args()
     vmaf, began = harness.newest_ffmpeg(), time.monotonic()
+    shutil.copy2(harness.ROOT / "target/debug/transcoder", TRANSCODER)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = [pool.submit(measure, vmaf, name, start_s, arguments.seconds, arguments.target) for name, start_s in CLIPS[:arguments.clips]]
         rungs = [rung for clip in work for rung in clip.result()]

@@ -29,16 +29,11 @@ pub enum Task {
         settings: EncodeSettings,
         cover_at_s: Option<f64>,
     },
-    /// Encode a few moments of the film at its smallest rung, and choose the factor at which it has `quality`.
-    ChooseRate {
-        input: PathBuf,
-        facts: Option<PathBuf>,
-        plan: Plan,
-        /// As [`EncodeSettingsPlanned::quality`].
-        quality: f64,
-    },
-    /// Decode one chunk once and encode it at every rung of the plan, which is one phase of the film's: `<rung>.chunk-<number>.mp4`. `facts` is the file that
-    /// ingest wrote; without it the source is measured again.
+    /// Encode a few moments of the film at its smallest rung, and choose the factor at which it has the quality that the
+    /// plan asks for.
+    ChooseRate { input: PathBuf, facts: Option<PathBuf>, plan: Plan },
+    /// Decode one chunk once and encode it at every rung of the plan, which is one phase of the film's:
+    /// `<rung>.chunk-<number>.mp4`. `facts` is the file that ingest wrote; without it the source is measured again.
     EncodeVideo { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan, chunk: u32 },
     /// Make the audio that the rungs share: `chunk.audio.mp4`.
     EncodeAudio { input: PathBuf, facts: Option<PathBuf>, output: PathBuf, plan: Plan },
@@ -88,7 +83,7 @@ impl Task {
                 duration_s: _,
                 sprite_url: _,
             } => vec![input],
-            Task::ChooseRate { input, facts, plan: _, quality: _ }
+            Task::ChooseRate { input, facts, plan: _ }
             | Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).map(PathBuf::as_path).collect()
@@ -113,7 +108,7 @@ impl Task {
                 duration_s: _,
                 sprite_url: _,
             } => vec![input],
-            Task::ChooseRate { input, facts, plan: _, quality: _ }
+            Task::ChooseRate { input, facts, plan: _ }
             | Task::EncodeVideo { input, facts, output: _, plan: _, chunk: _ }
             | Task::EncodeAudio { input, facts, output: _, plan: _ } => {
                 [input].into_iter().chain(facts).collect()

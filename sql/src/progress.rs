@@ -9,6 +9,7 @@ use sqlx::any::AnyRow;
 
 use crate::SqlError;
 use crate::pool::Pool;
+use crate::publishing::RATES;
 use crate::row::{float, natural, parsed, placeholders};
 use crate::tx::Tx;
 
@@ -207,21 +208,22 @@ pub(crate) async fn work_on(
 }
 
 fn tally<'q>(videos: usize) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    // An assembly that is done published what it made, or found chunks that had to be encoded anew. A job without an
-    // estimate (the choice of rates) is there, and weighs nothing: what it takes says nothing about the others.
+    // An assembly that is done published what it made, or found chunks that had to be encoded anew. The choice of rates
+    // stands for the encodes that wait for it, until they are there: what it takes itself says nothing about them.
     sqlx::query(AssertSqlSafe(format!(
         "-- jobs.tally
          SELECT video_id, kind, phase,
            sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END) AS queued,
            sum(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running,
-           sum(estimate_s) AS guessed_s,
-           sum(CASE WHEN state = 'done' THEN estimate_s ELSE 0.0 END) AS done_guessed_s,
-           CAST(sum(CASE WHEN state = 'done' AND estimate_s > 0.0 THEN finished_at - started_at ELSE 0 END) AS BIGINT)
+           sum(CASE WHEN state = 'done' AND payload = '{RATES}' THEN 0.0 ELSE estimate_s END) AS guessed_s,
+           sum(CASE WHEN state = 'done' AND payload <> '{RATES}' THEN estimate_s ELSE 0.0 END) AS done_guessed_s,
+           CAST(sum(CASE WHEN state = 'done' AND payload <> '{RATES}' THEN finished_at - started_at ELSE 0 END) AS BIGINT)
              AS done_took_ms,
-           sum(CASE WHEN state = 'running' THEN estimate_s * progress ELSE 0.0 END) AS running_guessed_s,
-           CAST(sum(CASE WHEN state = 'running' AND estimate_s > 0.0 THEN $1 - started_at ELSE 0 END) AS BIGINT)
+           sum(CASE WHEN state = 'running' AND payload <> '{RATES}' THEN estimate_s * progress ELSE 0.0 END)
+             AS running_guessed_s,
+           CAST(sum(CASE WHEN state = 'running' AND payload <> '{RATES}' THEN $1 - started_at ELSE 0 END) AS BIGINT)
              AS running_took_ms,
-           coalesce(max(CASE WHEN estimate_s > 0.0 THEN $1 - started_at END), 0) AS wall_ms
+           coalesce(max(CASE WHEN payload <> '{RATES}' THEN $1 - started_at END), 0) AS wall_ms
          FROM jobs WHERE video_id IN ({}) AND kind IN ('ingest', 'encode', 'assemble') AND state <> 'cancelled'
            AND NOT (kind = 'assemble' AND state = 'done')
          GROUP BY video_id, kind, phase",

@@ -32,7 +32,8 @@ pub struct NewEncode {
     pub id: JobId,
     pub phase: Phase,
     pub payload: String,
-    /// How long it is likely to take: what its progress is weighed by. Zero: it counts for nothing.
+    /// How long it is likely to take: what its progress is weighed by. Of the choice of rates, what those take that wait
+    /// for it.
     pub estimate_s: f64,
 }
 

@@ -26,8 +26,8 @@ pub fn run(task: &Task, progress: &Progress) -> Result<Outcome, TaskError> {
         Task::Ingest { input, on_demand: _, output, limits, settings, cover_at_s } => {
             ingest(input, output, limits, settings, *cover_at_s, progress)
         }
-        Task::ChooseRate { input, facts, plan, quality } => {
-            Ok(Outcome::Rate { crf: rates::choose(input, facts.as_deref(), plan, *quality, progress)? })
+        Task::ChooseRate { input, facts, plan } => {
+            Ok(Outcome::Rate { crf: rates::choose(input, facts.as_deref(), plan, progress)? })
         }
         Task::EncodeVideo { input, facts, output, plan, chunk } => {
             let opened = source::open_judged(input, facts.as_deref())?;

@@ -47,9 +47,7 @@ fn planned(clip: &Path, rungs: &str) -> (Plan, tempfile::TempDir) {
 
 fn chosen(clip: &Path, rungs: &str) -> Option<f64> {
     let (plan, ingested) = planned(clip, rungs);
-    let quality = plan.settings.quality.unwrap();
-    let task =
-        Task::ChooseRate { input: clip.to_owned(), facts: Some(ingested.path().join(FACTS)), plan, quality };
+    let task = Task::ChooseRate { input: clip.to_owned(), facts: Some(ingested.path().join(FACTS)), plan };
     let Ok(Outcome::Rate { crf }) = child::run(&task) else { panic!("rates are chosen") };
     crf
 }

@@ -340,7 +340,7 @@ pub static TABLE: &[Setting] = &[
         "encode.content_aware",
         encode.content_aware,
         Some("false"),
-        "Choose the factor of the rungs by a look at the film, so that they have encode.quality; a rung that names its own keeps it, the cap always holds. Films below 20 s and those that browsers cannot play are encoded at encode.crf. It costs about a twelfth of the encode of a minute, less of a longer film; what it brings stands in bench/results/rates.md."
+        "Choose the factor of the rungs by a look at the film, so that they have encode.quality; a rung that names its own keeps it, the cap always holds. Films below 20 s are encoded at encode.crf, and of those that browsers cannot play the rung that is watched first. It costs about a twelfth of the encode of a minute, less of a longer film; what it brings stands in bench/results/rates.md."
     ),
     setting!("encode.quality", encode.quality, Some("85"),
         "VMAF that content_aware aims at, 60 to 98: all but the worst twentieth of the pictures should have it, at the size of the rung.", check quality),

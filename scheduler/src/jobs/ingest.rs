@@ -32,10 +32,8 @@ pub async fn run(run: &Run<'_>) -> Result<(), RunError> {
         other => return Err(unexpected(&other)),
     };
     let objects = place.store(&files(&ingested)).await?;
-    let encode_jobs = match rates::job(scheduler, &ingested) {
-        Some(first) => vec![first],
-        None => encode_jobs(scheduler, &ingested.plan, &film(&ingested)),
-    };
+    let encode_jobs = encode_jobs(scheduler, &ingested.plan, &film(&ingested));
+    let encode_jobs = rates::first(scheduler, &ingested.plan, encode_jobs);
     let commit = IngestCommit {
         attempt: place.attempt,
         source: &ingested.source,

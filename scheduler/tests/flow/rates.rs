@@ -74,6 +74,38 @@ async fn a_film_whose_rates_cannot_be_chosen_is_encoded_as_planned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_film_whose_choice_is_refused_is_not_refused() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("long chunks=1 reject-rates").await;
+    world.until(video, VideoState::Ready).await;
+    assert_eq!(crfs(&world, video).await, [23.0, 23.0]);
+    assert_eq!(encodes(&world).await[0].attempts, 1, "trying again would change nothing");
+    at_work.stop().await;
+    world.check().await;
+}
+
+/// What is watched first has the factor of the plan, and `original` its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_phase_does_not_wait_for_the_choice() {
+    let world = World::new().await;
+    let at_work = world.start();
+    let video = world.upload("long chunks=2 audio no-original hang-rates").await;
+    world.until(video, VideoState::Playable).await;
+    let seen = world.seen(video).await;
+    assert!(seen.progress < 0.9, "most is still to come: {}", seen.progress);
+    assert_eq!(encodes(&world).await.len(), 4, "the choice, and two chunks and the audio of the first phase");
+    let deletion = world.delete(video).await;
+    world.until_purged(&deletion).await;
+    let video = world.upload("long chunks=2 audio no-original").await;
+    world.until_drawn(video).await;
+    assert_eq!(crfs(&world, video).await, [20.0, 27.5, 23.0]);
+    assert_eq!(encodes(&world).await.len(), 6, "and two chunks of the last");
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_film_deleted_while_its_rates_are_chosen_leaves_nothing() {
     let world = World::new().await;
     let at_work = world.start();

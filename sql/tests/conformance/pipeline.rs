@@ -230,7 +230,7 @@ async fn the_choice_of_rates_comes_before_the_chunks_and_counts_for_nothing(mut 
         id: world.id(),
         phase: domain::Phase::Last,
         payload: sql::RATES.to_owned(),
-        estimate_s: 0.0,
+        estimate_s: 20.0,
     };
     parts.encode_jobs = vec![rates];
     let original = sql::OriginalPublished {
