@@ -104,7 +104,13 @@ pub fn reading(error: ffmpeg::Error, path: &Path, what: &str) -> TaskError {
     if is_of_the_machine {
         return TaskError::Failed(anyhow::Error::new(error).context(format!("read the {what}")));
     }
-    TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {error}."))
+    let why = match error {
+        ffmpeg::Error::Other { errno: ENOMEM } => {
+            "it counts more tracks or pictures than there can be".to_owned()
+        }
+        error => error.to_string(),
+    };
+    TaskError::rejected(MediaProblem::Unreadable, format!("The {what} cannot be read: {why}."))
 }
 
 /// More than the head of any film takes, or one of its packets.

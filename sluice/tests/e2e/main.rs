@@ -4,6 +4,7 @@
 mod harness;
 
 mod bad_input;
+mod bombs;
 mod browser;
 mod cluster;
 mod crashes;
