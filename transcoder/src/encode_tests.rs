@@ -293,6 +293,11 @@ fn limits_are_named_with_what_exceeded_them() {
     let (problem, detail) = refused(&clip, &MediaLimits { pixels_max: 1000, ..limits() });
     assert_eq!(problem, MediaProblem::TooManyPixels);
     assert!(detail.contains("320×240"), "{detail}");
+    let wide =
+        make(folder.path(), "wide.mkv", &format!("-f lavfi -i testsrc2=s=320x64:d=1 -vf setsar=100 {X264}"));
+    let (problem, detail) = refused(&wide, &limits());
+    assert_eq!(problem, MediaProblem::TooManyPixels);
+    assert!(detail.contains("32000×64"), "{detail}");
     let (problem, detail) = refused(&clip, &MediaLimits { streams_max: 2, ..limits() });
     assert_eq!(problem, MediaProblem::TooLarge);
     assert!(detail.contains("3 tracks"), "{detail}");

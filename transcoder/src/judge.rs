@@ -12,6 +12,9 @@ use crate::{TaskError, codecs};
 /// Keyframes of a copied `original` are at most this far apart.
 const KEYFRAME_GAP_S_MAX: f64 = 10.0;
 
+/// In pixels: more the encoders do not take. A sample aspect ratio can make that of a small picture.
+const SIDE_MAX: u32 = 16_384;
+
 /// For tasks that come after ingest: the file was judged then, and it has not changed.
 pub const ALREADY_JUDGED: MediaLimits =
     MediaLimits { duration_s_max: f64::INFINITY, pixels_max: i32::MAX as u64, streams_max: u32::MAX };
@@ -44,11 +47,13 @@ pub fn streams(streams: u32, limits: &MediaLimits) -> Result<(), TaskError> {
 
 /// Width and height in coded pixels, before anything is decoded.
 pub fn pixels(width: u32, height: u32, pixels_max: u64) -> Result<(), TaskError> {
-    if u64::from(width) * u64::from(height) <= pixels_max {
+    let detail = if u64::from(width) * u64::from(height) > pixels_max {
+        format!("The picture is {width}×{height} pixels; at most {pixels_max} pixels in all are accepted.")
+    } else if width.max(height) > SIDE_MAX {
+        format!("The picture is {width}×{height} pixels as shown; a side of at most {SIDE_MAX} is accepted.")
+    } else {
         return Ok(());
-    }
-    let detail =
-        format!("The picture is {width}×{height} pixels; at most {pixels_max} pixels in all are accepted.");
+    };
     Err(TaskError::rejected(MediaProblem::TooManyPixels, detail))
 }
 
