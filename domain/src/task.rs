@@ -176,7 +176,7 @@ pub struct EncodeSettings {
     pub chunk_s: Option<f64>,
 }
 
-/// One line on the child's standard output. The last line is `Done`, `Rejected` or `Failed`.
+/// One line on the child's standard output. `Done`, `Rejected` or `Failed` comes once; nothing but progress follows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "one value a process, never many in a row")]

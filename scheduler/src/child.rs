@@ -328,7 +328,8 @@ async fn tell(mut stdin: ChildStdin, task: &Task, mut answers: mpsc::Receiver<()
     Ok(())
 }
 
-/// Reads to the end of the output; answers with the last event.
+/// Reads to the end of the output; answers with the event that ended the task. A thread that tells of progress may come to
+/// speak after it.
 async fn listen(
     stdout: ChildStdout,
     silence_max: Duration,
@@ -336,12 +337,12 @@ async fn listen(
     answers: mpsc::Sender<()>,
 ) -> Result<Option<Event>, ListenError> {
     let mut lines = BufReader::new(stdout);
-    let mut last = None;
+    let mut end = None;
     loop {
         let line = timeout(silence_max, read_line(&mut lines))
             .await
             .map_err(|_| ListenError::Stopped(Exceeded::Silence(silence_max)))?;
-        let Some(line) = line.context("read what the transcoder says")? else { return Ok(last) };
+        let Some(line) = line.context("read what the transcoder says")? else { return Ok(end) };
         let event = serde_json::from_slice(&line).context("the transcoder said something else")?;
         match event {
             Event::Progress { fraction } => {
@@ -353,9 +354,8 @@ async fn listen(
                 // Where it has died meanwhile, its output ends.
                 let _ = answers.send(()).await;
             }
-            _ => {}
+            outcome => end = Some(outcome),
         }
-        last = Some(event);
     }
 }
 
@@ -486,6 +486,13 @@ mod tests {
     async fn a_child_that_says_something_else_is_killed() {
         let error = failure_of("echo nonsense; sleep 600", LIMITS).await;
         assert!(error.contains("something else"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn progress_that_is_told_after_the_end_does_not_matter() {
+        let end =
+            r#"echo '{"event":"failed","detail":"bad luck"}'; echo '{"event":"progress","fraction":1.0}'"#;
+        assert_eq!(failure_of(end, LIMITS).await, "bad luck");
     }
 
     #[tokio::test]

@@ -179,7 +179,7 @@ fn unexpected(step: &str) -> Verdict {
     Verdict::Failed(format!("{step} answered with another step's outcome"))
 }
 
-/// Runs one child to its end; its last line is the outcome.
+/// Runs one child to its end.
 pub fn run(task: &Task) -> Result<Outcome, Verdict> {
     let source = task.inputs().first().map(|input| input.to_path_buf()).unwrap_or_default();
     Ok(run_on_demand(task, &source)?.0)
@@ -209,11 +209,15 @@ pub fn run_on_demand(task: &Task, source: &Path) -> Result<(Outcome, u64), Verdi
     });
     let (mut last, mut asked) = (String::new(), 0);
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
-        last = line.expect("events are text");
-        if let Ok(Event::Want { from, to }) = serde_json::from_str(&last) {
-            copy_range(source, task.inputs()[0], from, to);
-            asked += to - from;
-            stdin.write_all(b"\n").expect("the child waits");
+        let line = line.expect("events are text");
+        match serde_json::from_str(&line) {
+            Ok(Event::Want { from, to }) => {
+                copy_range(source, task.inputs()[0], from, to);
+                asked += to - from;
+                stdin.write_all(b"\n").expect("the child waits");
+            }
+            Ok(Event::Progress { .. }) => {}
+            _ => last = line,
         }
     }
     let (status, complaints) =
@@ -224,7 +228,7 @@ pub fn run_on_demand(task: &Task, source: &Path) -> Result<(Outcome, u64), Verdi
             Err(Verdict::Rejected { problem: problem.to_string(), detail })
         }
         Ok(Event::Failed { detail, .. }) => Err(Verdict::Failed(detail)),
-        _ => Err(Verdict::Failed(format!("{status}, last line `{last}`: {complaints}"))),
+        _ => Err(Verdict::Failed(format!("{status}, last words `{last}`: {complaints}"))),
     }
 }
 
