@@ -70,7 +70,9 @@ def quality(ffmpeg, clip, height, made):
     """VMAF against the source, scaled up to it as a player would; picture by picture, because times are rounded differently."""
     log = f"{made}.vmaf.json"
     numbered = "settb=1/1000,setpts=N"
-    graph = (f"[0:v]scale={round(height * 16 / 9)}:{height}:flags=bicubic,{numbered}[d];[1:v]{numbered}[r];"
+    # Ours name their colours, the source and the peers do not: FFmpeg would convert one to the other's.
+    unnamed = "setparams=range=unknown:color_primaries=unknown:color_trc=unknown:colorspace=unknown"
+    graph = (f"[0:v]{unnamed},scale={round(height * 16 / 9)}:{height}:flags=bicubic,{numbered}[d];[1:v]{numbered}[r];"
              f"[d][r]libvmaf=n_threads=2:n_subsample={VMAF_EVERY_FRAMES}:log_fmt=json:log_path={log}")
     subprocess.run([ffmpeg, "-v", "error", "-nostdin", "-i", made, "-i", clip, "-lavfi", graph, "-fps_mode", "passthrough", "-f", "null", "-"],
                    check=True)
