@@ -62,12 +62,12 @@ pub struct Stopped {
 
 /// Ended without a last word.
 #[derive(Debug, thiserror::Error)]
-#[error("the transcoder crashed ({how}){told}; {tail}")]
+#[error("the transcoder crashed ({how}){unread}; {tail}")]
 pub struct Crashed {
     /// Its exit status or signal.
     pub how: String,
-    /// Whether it had read its task.
-    told: String,
+    /// Where it did not read its task.
+    unread: String,
     /// What it wrote to standard error.
     pub tail: String,
 }
@@ -253,9 +253,9 @@ impl Running {
                     Ok(Ok(status)) => status.to_string(),
                     _ => "without an exit status".to_owned(),
                 };
-                let told =
+                let unread =
                     said.map_or_else(|error| format!("; its task was not read: {error}"), |()| String::new());
-                Err(RunError::Failed(Crashed { how, told, tail }.into()))
+                Err(RunError::Failed(Crashed { how, unread, tail }.into()))
             }
         }
     }

@@ -1,13 +1,12 @@
-//! Many at once: whoever comes first, there is one effect, and nobody gets in anybody's way.
+//! Many at once: whoever comes first, there is one effect.
 
 use std::collections::HashSet;
 
-use domain::{AttemptId, IdParts, JobId, JobKind, Phase, Role, Timestamp, UserId, VideoId, VideoState};
+use domain::{AttemptId, IdParts, JobId, JobKind, Role, Timestamp, VideoId, VideoState};
 use futures::future::join_all;
 use sql::{
     CancelDeletion, Catalog, Claim, CompleteUpload, CreateUser, DeleteVideo, FencedError, Lease, NewComment,
-    NewDeletion, NewEncode, NewSession, NewUser, OriginalPublished, SqlError, UpdateUser, UserPatch,
-    VideoPatch,
+    NewDeletion, NewSession, NewUser, OriginalPublished, UpdateUser, UserPatch,
 };
 use sqlx::Row as _;
 
@@ -17,7 +16,7 @@ use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
 const MANY: usize = 50;
 
 /// All of them at the same moment, as far as there is one: each in a task of its own.
-async fn at_once<T, F>(calls: impl IntoIterator<Item = F>) -> Vec<T>
+pub async fn at_once<T, F>(calls: impl IntoIterator<Item = F>) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -273,7 +272,7 @@ fn jobs() -> usize {
 }
 
 /// Uploaded videos with their `ingest` jobs, without the way there.
-async fn many_uploaded(world: &mut World, count: usize) {
+pub async fn many_uploaded(world: &mut World, count: usize) {
     let sample = world.uploaded().await;
     let mut connection = world.database.connect().await;
     let numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < $2)";
@@ -439,12 +438,12 @@ async fn eight_workers_commit_every_job_once(mut world: World) {
     assert_eq!(deadlocks(&world).await, 0);
 }
 
-fn parts_of(n: u8) -> IdParts {
+pub fn parts_of(n: u8) -> IdParts {
     IdParts { now: Timestamp::from_unix_ms(0), random: [n; 10] }
 }
 
 /// How often PostgreSQL had to break off one of several transactions that waited for each other.
-async fn deadlocks(world: &World) -> i64 {
+pub async fn deadlocks(world: &World) -> i64 {
     // A connection tells what it counted when it ends.
     world.catalog.close().await;
     if !world.database.is_postgres() {
@@ -456,357 +455,4 @@ async fn deadlocks(world: &World) -> i64 {
         .await
         .unwrap();
     row.get("deadlocks")
-}
-
-/// Small numbers that look like chance, the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}
-
-both!(whatever_meets_whatever_nothing_breaks);
-async fn whatever_meets_whatever_nothing_breaks(mut world: World) {
-    let authors: Vec<UserId> = [world.user("ada").await, world.user("bob").await].to_vec();
-    let mut videos = Vec::new();
-    for n in 0..6 {
-        videos.push(world.video_of(authors[n % 2]).await);
-    }
-    for round in 0..4 {
-        let (videos, authors, now) = (videos.clone(), authors.clone(), world.now);
-        let tasks = (0..8).map(|task: u8| {
-            let (catalog, videos, authors) = (world.catalog.clone(), videos.clone(), authors.clone());
-            let template = IngestParts::new(&mut world, videos[0], AttemptId::from(parts_of(3)), 2);
-            let mut dice = Dice(u64::from(task) + 100 * round);
-            let mut ids = 0_u32;
-            async move {
-                let mut id = move || {
-                    ids += 1;
-                    let mut random = [0; 10];
-                    random[1..3].copy_from_slice(&[task + 1, round as u8]);
-                    random[6..].copy_from_slice(&ids.to_be_bytes());
-                    IdParts { now, random }
-                };
-                for _ in 0..60 {
-                    let (video, author) = (videos[dice.below(videos.len())], authors[dice.below(2)]);
-                    step(&catalog, &mut dice, &mut id, video, author, &template, now).await;
-                }
-            }
-        });
-        at_once(tasks.collect::<Vec<_>>()).await;
-        world.advance_ms(LEASE_MS / 2);
-    }
-    world.check().await;
-    assert_eq!(deadlocks(&world).await, 0);
-}
-
-/// One thing of all that can happen. Whether it succeeds depends on what came before; it must not break.
-async fn step(
-    catalog: &Catalog,
-    dice: &mut Dice,
-    id: &mut impl FnMut() -> IdParts,
-    video: VideoId,
-    author: UserId,
-    template: &IngestParts,
-    now: Timestamp,
-) {
-    match dice.below(12) {
-        0 => {
-            let comment = NewComment { id: id().into(), video, author, content: "sea".to_owned() };
-            if let Some(made) = catalog.create_comment(&comment, now).await.unwrap()
-                && dice.below(2) == 0
-            {
-                catalog.delete_comment(made.id).await.unwrap();
-            }
-        }
-        1 | 2 => {
-            let attempt = id().into();
-            let until = now.plus_ms(LEASE_MS);
-            if catalog.begin_upload(attempt, video, until, now).await.unwrap() != sql::BeginUpload::Begun {
-                return;
-            }
-            let done = sql::CompletedUpload {
-                video,
-                attempt,
-                bytes: 10,
-                crc64nvme: 1,
-                sha256_hex: None,
-                filename: None,
-                ingest_job: id().into(),
-            };
-            match dice.below(4) {
-                0 => catalog.abandon_upload(attempt, now).await.unwrap(),
-                1 => drop(catalog.extend_upload(attempt, until.plus_s(1)).await.unwrap()),
-                _ => drop(catalog.complete_upload(&done, now).await.unwrap()),
-            }
-        }
-        3 => {
-            let patch = VideoPatch {
-                cover_at_s: (dice.below(2) == 0).then_some(1.0),
-                tags: Some(vec![format!("tag{}", dice.below(3))]),
-                ..VideoPatch::default()
-            };
-            catalog.update_video(video, &patch, id().into(), now).await.unwrap();
-        }
-        4 if dice.below(8) == 0 => {
-            let due_at = now.plus_s([0, 5, 3600][dice.below(3)]);
-            let new = NewDeletion {
-                video,
-                requested_by: "admin".to_owned(),
-                due_at,
-                id: id().into(),
-                job: id().into(),
-            };
-            if let DeleteVideo::Accepted(deletion) = catalog.delete_video(&new, now).await.unwrap() {
-                catalog.cancel_deletion(deletion.id, now).await.unwrap();
-            }
-        }
-        5 => {
-            for (_, attempt) in catalog.stale_attempts(now, 0, 5).await.unwrap() {
-                catalog.forget_attempt(attempt).await.unwrap();
-            }
-            catalog.expire_videos(now.plus_s(-3600), now).await.unwrap();
-        }
-        6 => {
-            let dead = catalog.jobs(None, Some(domain::JobState::Dead), None, 3).await.unwrap();
-            for job in dead {
-                catalog.retry_job(job.id, now).await.unwrap();
-            }
-        }
-        _ => run_something(catalog, dice, id, template, now).await,
-    }
-}
-
-async fn run_something(
-    catalog: &Catalog,
-    dice: &mut Dice,
-    id: &mut impl FnMut() -> IdParts,
-    template: &IngestParts,
-    now: Timestamp,
-) {
-    let claim = Claim {
-        kinds: ALL,
-        worker: "w",
-        lease_ms: LEASE_MS,
-        attempts_max: ATTEMPTS_MAX,
-        left_to_others_ms: 0,
-        limit: 2,
-    };
-    for lease in catalog.claim_jobs(&claim, now).await.unwrap() {
-        // Some workers are lost.
-        if dice.below(6) > 0 {
-            match run(catalog, dice, id, template, &lease, now).await {
-                Ok(()) | Err(FencedError::LeaseLost) => {}
-                Err(error) => panic!("{} {error:?}", lease.job.kind),
-            }
-        }
-    }
-}
-
-async fn run(
-    catalog: &Catalog,
-    dice: &mut Dice,
-    id: &mut impl FnMut() -> IdParts,
-    template: &IngestParts,
-    lease: &Lease,
-    now: Timestamp,
-) -> Result<(), FencedError> {
-    let video = lease.job.video;
-    if lease.job.kind == JobKind::Purge {
-        let mut purge = catalog.start_purge(lease, now).await?;
-        purge.objects_deleted += 1;
-        catalog.note_purged(lease, &purge).await?;
-        return catalog.finish_purge(lease, now, now).await;
-    }
-    let attempt = id().into();
-    if lease.job.kind == JobKind::Ingest {
-        catalog.start_processing(lease, now).await?;
-    }
-    catalog.begin_attempt(lease, attempt, now).await?;
-    catalog.heartbeat(lease, Some(0.5), now.plus_ms(LEASE_MS), now).await?;
-    match dice.below(8) {
-        0 => return catalog.release_job(lease, now).await,
-        1 => return catalog.fail_job(lease, "bad luck", Some(now), now).await,
-        2 => return catalog.fail_job(lease, "poison", None, now).await,
-        _ => {}
-    }
-    let index = domain::ObjectFile::Index(domain::RenditionName::Original);
-    let objects = crate::world::objects(video, attempt, &[index]);
-    match lease.job.kind {
-        JobKind::Ingest => {
-            let mut encode = || NewEncode {
-                id: id().into(),
-                phase: Phase::Last,
-                payload: "{}".to_owned(),
-                estimate_s: 4.0,
-            };
-            let encode_jobs = [encode(), encode()];
-            let commit = sql::IngestCommit {
-                attempt,
-                objects: &objects,
-                encode_jobs: &encode_jobs,
-                ..template.commit()
-            };
-            let original = OriginalPublished {
-                publication: id().into(),
-                rendition: &template.original,
-                storyboard_job: id().into(),
-            };
-            catalog.publish_original(lease, &commit, &original, now).await
-        }
-        JobKind::Encode => {
-            let chunk = domain::ObjectFile::Chunk(domain::RenditionName::Low, 0);
-            let objects = crate::world::objects(video, attempt, &[chunk]);
-            catalog.finish_encode(lease, attempt, &objects, id().into(), now).await
-        }
-        JobKind::Assemble => {
-            let renditions = [
-                crate::world::rendition(domain::RenditionName::Medium, 854, 480),
-                crate::world::rendition(domain::RenditionName::Low, 640, 360),
-            ];
-            let published = sql::RenditionsPublished {
-                attempt,
-                publication: id().into(),
-                renditions: &renditions,
-                objects: &objects,
-                next_job: id().into(),
-            };
-            catalog.publish_renditions(lease, &published, now).await
-        }
-        JobKind::Cover if lease.job.payload == sql::STORYBOARD => {
-            let files = [domain::ObjectFile::StoryboardCues, domain::ObjectFile::StoryboardSprite];
-            let objects = crate::world::objects(video, attempt, &files);
-            catalog.publish_storyboard(lease, attempt, &objects, now).await
-        }
-        JobKind::Cover => {
-            let covers =
-                domain::task::Covers { files: Vec::new(), width_max: 480, thumbhash: "eA".to_owned() };
-            catalog.replace_cover(lease, attempt, &covers, &objects, now).await
-        }
-        JobKind::Purge => unreachable!("it was run above"),
-    }
-}
-
-both!(nobody_waits_for_a_job_that_somebody_else_holds);
-async fn nobody_waits_for_a_job_that_somebody_else_holds(mut world: World) {
-    if !world.database.is_postgres() {
-        return; // There is one writer at a time.
-    }
-    for _ in 0..3 {
-        world.uploaded().await;
-    }
-    let mut holder = world.database.connect().await;
-    sqlx::raw_sql("BEGIN; SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE")
-        .execute(&mut holder)
-        .await
-        .unwrap();
-    let waiting = tokio::time::timeout(std::time::Duration::from_secs(2), world.claim_all(ALL));
-    assert_eq!(waiting.await.expect("a claim waits for nobody").len(), 2);
-    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
-    assert_eq!(world.claim_all(ALL).await.len(), 1);
-}
-
-both!(what_cannot_be_taken_back_hides_nothing);
-/// Jobs whose workers were lost for good, but whose videos cannot be touched now, stand before one that only
-/// has to be queued again.
-async fn what_cannot_be_taken_back_hides_nothing(mut world: World) {
-    const STUCK: usize = 20_000;
-    many_uploaded(&mut world, STUCK + 1).await;
-    let mut holder = world.database.connect().await;
-    let now = world.now.unix_ms();
-    let lose = format!(
-        "UPDATE jobs SET state = 'running', worker = 'w', token = 1, lease_until = {now} - 1000,
-           attempts = {ATTEMPTS_MAX};
-         UPDATE jobs SET attempts = 1, lease_until = {now} - 1 WHERE id = (SELECT max(id) FROM jobs)"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lose)).execute(&mut holder).await.unwrap();
-    if world.database.is_postgres() {
-        let hold = "BEGIN; SELECT id FROM videos WHERE id <> (SELECT max(id) FROM videos) FOR UPDATE";
-        sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
-    }
-    let leases = world.claim_all(ALL).await;
-    assert_eq!(leases.len(), 1);
-    assert_eq!(leases[0].job.attempt, 2);
-    if world.database.is_postgres() {
-        sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
-    }
-    // Now they are given up, some with every claim.
-    let running = async || {
-        let depths = world.catalog.queue_depths(world.now).await.unwrap();
-        depths.iter().find(|depth| depth.state == domain::JobState::Running).map_or(0, |depth| depth.jobs)
-    };
-    for _ in 0..3 {
-        let before = running().await;
-        assert!(world.claim_all(ALL).await.is_empty());
-        assert!(running().await <= before - 200);
-    }
-}
-
-both!(keeping_and_taking_back_agree_on_when_a_lease_ends);
-/// One row, two functions: to its last instant a lease can be kept and nobody can take the job; after it, nobody
-/// can keep it, and somebody can take the job, whoever the worker was.
-async fn keeping_and_taking_back_agree_on_when_a_lease_ends(mut world: World) {
-    for ms in [-1000, -2, -1, 0, 1, 2, 1000] {
-        let video = world.uploaded().await;
-        let lease = world.claim(JobKind::Ingest).await;
-        assert_eq!(lease.job.video, video);
-        let attempt = world.begin(&lease).await;
-        let at = lease.lease_until.plus_ms(ms);
-        world.catalog.stale_attempts(at, 0, 1).await.unwrap();
-        let swept = world.catalog.attempt(attempt).await.unwrap().unwrap().state == sql::AttemptState::Lost;
-        assert_eq!(swept, ms > 0, "{ms}");
-        let kept = world.catalog.heartbeat(&lease, None, at.plus_s(60), at).await;
-        let claim = Claim {
-            kinds: ALL,
-            worker: "w",
-            lease_ms: LEASE_MS,
-            attempts_max: 3,
-            left_to_others_ms: 0,
-            limit: 1,
-        };
-        let taken = world.catalog.claim_jobs(&claim, at).await.unwrap();
-        assert_eq!(kept.is_ok(), ms <= 0, "{ms}");
-        assert_eq!(taken.len(), usize::from(ms > 0), "{ms}");
-        let held = taken.first().unwrap_or(&lease);
-        world.catalog.reject_video(held, domain::MediaProblem::NotMedia, "no", at).await.unwrap();
-    }
-}
-
-both!(a_job_ten_leases_long_runs_once_and_is_taken_back_within_one);
-async fn a_job_ten_leases_long_runs_once_and_is_taken_back_within_one(mut world: World) {
-    world.uploaded().await;
-    let lease = world.claim(JobKind::Ingest).await;
-    for _ in 0..30 {
-        world.advance_ms(LEASE_MS / 3);
-        let until = world.now.plus_ms(LEASE_MS);
-        world.catalog.heartbeat(&lease, Some(0.1), until, world.now).await.unwrap();
-        assert!(world.claim_all(ALL).await.is_empty());
-    }
-    // Its process is gone; another one starts, under the same name.
-    world.catalog.close().await;
-    world.catalog = Catalog::open(&world.database.place).await.unwrap();
-    world.advance_ms(LEASE_MS);
-    assert!(world.claim_all(ALL).await.is_empty());
-    world.advance_ms(1);
-    let again = world.claim(JobKind::Ingest).await;
-    assert_eq!((again.job.id, again.job.attempt), (lease.job.id, 2));
-}
-
-both!(a_conflict_that_does_not_end_is_unavailable);
-async fn a_conflict_that_does_not_end_is_unavailable(mut world: World) {
-    if !world.database.is_postgres() {
-        return;
-    }
-    let video = world.video().await;
-    let mut holder = world.database.connect().await;
-    let hold = "BEGIN; SELECT id FROM videos FOR UPDATE";
-    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
-    let attempt = world.id();
-    let refused = world.catalog.begin_upload(attempt, video, world.now, world.now).await;
-    assert!(matches!(refused, Err(SqlError::Unavailable(_))), "{refused:?}");
-    // Whoever reads is not held up.
-    world.seen(video).await;
 }

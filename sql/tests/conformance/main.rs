@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod carry;
+mod chance;
 mod cluster;
 mod crowd;
 mod database;
 mod deletions;
 mod encode_anew;
+mod holding;
 mod jobs;
 mod once;
 mod people;

@@ -1,0 +1,243 @@
+//! Whatever meets whatever, by seed: nothing breaks, and nobody waits for each other for ever.
+
+use domain::{AttemptId, IdParts, JobKind, Phase, Timestamp, UserId, VideoId};
+use sql::{
+    Catalog, Claim, DeleteVideo, FencedError, Lease, NewComment, NewDeletion, NewEncode, OriginalPublished,
+    VideoPatch,
+};
+
+use crate::both;
+use crate::crowd::{at_once, deadlocks, parts_of};
+use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
+
+/// Small numbers that look like chance, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+both!(whatever_meets_whatever_nothing_breaks);
+async fn whatever_meets_whatever_nothing_breaks(mut world: World) {
+    let authors: Vec<UserId> = [world.user("ada").await, world.user("bob").await].to_vec();
+    let mut videos = Vec::new();
+    for n in 0..6 {
+        videos.push(world.video_of(authors[n % 2]).await);
+    }
+    for round in 0..4 {
+        let (videos, authors, now) = (videos.clone(), authors.clone(), world.now);
+        let tasks = (0..8).map(|task: u8| {
+            let (catalog, videos, authors) = (world.catalog.clone(), videos.clone(), authors.clone());
+            let template = IngestParts::new(&mut world, videos[0], AttemptId::from(parts_of(3)), 2);
+            let mut dice = Dice(u64::from(task) + 100 * round);
+            let mut ids = 0_u32;
+            async move {
+                let mut id = move || {
+                    ids += 1;
+                    let mut random = [0; 10];
+                    random[1..3].copy_from_slice(&[task + 1, round as u8]);
+                    random[6..].copy_from_slice(&ids.to_be_bytes());
+                    IdParts { now, random }
+                };
+                for _ in 0..60 {
+                    let (video, author) = (videos[dice.below(videos.len())], authors[dice.below(2)]);
+                    step(&catalog, &mut dice, &mut id, video, author, &template, now).await;
+                }
+            }
+        });
+        at_once(tasks.collect::<Vec<_>>()).await;
+        world.advance_ms(LEASE_MS / 2);
+    }
+    world.check().await;
+    assert_eq!(deadlocks(&world).await, 0);
+}
+
+/// One thing of all that can happen. Whether it succeeds depends on what came before; it must not break.
+async fn step(
+    catalog: &Catalog,
+    dice: &mut Dice,
+    id: &mut impl FnMut() -> IdParts,
+    video: VideoId,
+    author: UserId,
+    template: &IngestParts,
+    now: Timestamp,
+) {
+    match dice.below(12) {
+        0 => {
+            let comment = NewComment { id: id().into(), video, author, content: "sea".to_owned() };
+            if let Some(made) = catalog.create_comment(&comment, now).await.unwrap()
+                && dice.below(2) == 0
+            {
+                catalog.delete_comment(made.id).await.unwrap();
+            }
+        }
+        1 | 2 => {
+            let attempt = id().into();
+            let until = now.plus_ms(LEASE_MS);
+            if catalog.begin_upload(attempt, video, until, now).await.unwrap() != sql::BeginUpload::Begun {
+                return;
+            }
+            let done = sql::CompletedUpload {
+                video,
+                attempt,
+                bytes: 10,
+                crc64nvme: 1,
+                sha256_hex: None,
+                filename: None,
+                ingest_job: id().into(),
+            };
+            match dice.below(4) {
+                0 => catalog.abandon_upload(attempt, now).await.unwrap(),
+                1 => drop(catalog.extend_upload(attempt, until.plus_s(1)).await.unwrap()),
+                _ => drop(catalog.complete_upload(&done, now).await.unwrap()),
+            }
+        }
+        3 => {
+            let patch = VideoPatch {
+                cover_at_s: (dice.below(2) == 0).then_some(1.0),
+                tags: Some(vec![format!("tag{}", dice.below(3))]),
+                ..VideoPatch::default()
+            };
+            catalog.update_video(video, &patch, id().into(), now).await.unwrap();
+        }
+        4 if dice.below(8) == 0 => {
+            let due_at = now.plus_s([0, 5, 3600][dice.below(3)]);
+            let new = NewDeletion {
+                video,
+                requested_by: "admin".to_owned(),
+                due_at,
+                id: id().into(),
+                job: id().into(),
+            };
+            if let DeleteVideo::Accepted(deletion) = catalog.delete_video(&new, now).await.unwrap() {
+                catalog.cancel_deletion(deletion.id, now).await.unwrap();
+            }
+        }
+        5 => {
+            for (_, attempt) in catalog.stale_attempts(now, 0, 5).await.unwrap() {
+                catalog.forget_attempt(attempt).await.unwrap();
+            }
+            catalog.expire_videos(now.plus_s(-3600), now).await.unwrap();
+        }
+        6 => {
+            let dead = catalog.jobs(None, Some(domain::JobState::Dead), None, 3).await.unwrap();
+            for job in dead {
+                catalog.retry_job(job.id, now).await.unwrap();
+            }
+        }
+        _ => run_something(catalog, dice, id, template, now).await,
+    }
+}
+
+async fn run_something(
+    catalog: &Catalog,
+    dice: &mut Dice,
+    id: &mut impl FnMut() -> IdParts,
+    template: &IngestParts,
+    now: Timestamp,
+) {
+    let claim = Claim {
+        kinds: ALL,
+        worker: "w",
+        lease_ms: LEASE_MS,
+        attempts_max: ATTEMPTS_MAX,
+        left_to_others_ms: 0,
+        limit: 2,
+    };
+    for lease in catalog.claim_jobs(&claim, now).await.unwrap() {
+        // Some workers are lost.
+        if dice.below(6) > 0 {
+            match run(catalog, dice, id, template, &lease, now).await {
+                Ok(()) | Err(FencedError::LeaseLost) => {}
+                Err(error) => panic!("{} {error:?}", lease.job.kind),
+            }
+        }
+    }
+}
+
+async fn run(
+    catalog: &Catalog,
+    dice: &mut Dice,
+    id: &mut impl FnMut() -> IdParts,
+    template: &IngestParts,
+    lease: &Lease,
+    now: Timestamp,
+) -> Result<(), FencedError> {
+    let video = lease.job.video;
+    if lease.job.kind == JobKind::Purge {
+        let mut purge = catalog.start_purge(lease, now).await?;
+        purge.objects_deleted += 1;
+        catalog.note_purged(lease, &purge).await?;
+        return catalog.finish_purge(lease, now, now).await;
+    }
+    let attempt = id().into();
+    if lease.job.kind == JobKind::Ingest {
+        catalog.start_processing(lease, now).await?;
+    }
+    catalog.begin_attempt(lease, attempt, now).await?;
+    catalog.heartbeat(lease, Some(0.5), now.plus_ms(LEASE_MS), now).await?;
+    match dice.below(8) {
+        0 => return catalog.release_job(lease, now).await,
+        1 => return catalog.fail_job(lease, "bad luck", Some(now), now).await,
+        2 => return catalog.fail_job(lease, "poison", None, now).await,
+        _ => {}
+    }
+    let index = domain::ObjectFile::Index(domain::RenditionName::Original);
+    let objects = crate::world::objects(video, attempt, &[index]);
+    match lease.job.kind {
+        JobKind::Ingest => {
+            let mut encode = || NewEncode {
+                id: id().into(),
+                phase: Phase::Last,
+                payload: "{}".to_owned(),
+                estimate_s: 4.0,
+            };
+            let encode_jobs = [encode(), encode()];
+            let commit = sql::IngestCommit {
+                attempt,
+                objects: &objects,
+                encode_jobs: &encode_jobs,
+                ..template.commit()
+            };
+            let original = OriginalPublished {
+                publication: id().into(),
+                rendition: &template.original,
+                storyboard_job: id().into(),
+            };
+            catalog.publish_original(lease, &commit, &original, now).await
+        }
+        JobKind::Encode => {
+            let chunk = domain::ObjectFile::Chunk(domain::RenditionName::Low, 0);
+            let objects = crate::world::objects(video, attempt, &[chunk]);
+            catalog.finish_encode(lease, attempt, &objects, id().into(), now).await
+        }
+        JobKind::Assemble => {
+            let renditions = [
+                crate::world::rendition(domain::RenditionName::Medium, 854, 480),
+                crate::world::rendition(domain::RenditionName::Low, 640, 360),
+            ];
+            let published = sql::RenditionsPublished {
+                attempt,
+                publication: id().into(),
+                renditions: &renditions,
+                objects: &objects,
+                next_job: id().into(),
+            };
+            catalog.publish_renditions(lease, &published, now).await
+        }
+        JobKind::Cover if lease.job.payload == sql::STORYBOARD => {
+            let files = [domain::ObjectFile::StoryboardCues, domain::ObjectFile::StoryboardSprite];
+            let objects = crate::world::objects(video, attempt, &files);
+            catalog.publish_storyboard(lease, attempt, &objects, now).await
+        }
+        JobKind::Cover => {
+            let covers =
+                domain::task::Covers { files: Vec::new(), width_max: 480, thumbhash: "eA".to_owned() };
+            catalog.replace_cover(lease, attempt, &covers, &objects, now).await
+        }
+        JobKind::Purge => unreachable!("it was run above"),
+    }
+}
