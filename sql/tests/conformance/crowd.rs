@@ -11,7 +11,7 @@ use sql::{
 use sqlx::Row as _;
 
 use crate::both;
-use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
+use crate::world::{ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
 
 const MANY: usize = 50;
 
