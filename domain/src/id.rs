@@ -51,7 +51,10 @@ id!(
     UserId,
     SessionId,
     VideoId,
-    /// One try at writing objects: an upload, or one run of a job. Its objects live under its own prefix.
+    /// A resumable upload.
+    UploadId,
+    /// One try at writing objects: an upload, a piece of a resumable one, or one run of a job. Its objects live under
+    /// its own prefix.
     AttemptId,
     JobId,
     PublicationId,

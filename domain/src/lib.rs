@@ -14,13 +14,15 @@ mod object_key;
 mod place;
 pub mod task;
 mod timestamp;
+mod upload;
 mod video;
 
 pub use account::{InvalidAccount, Role, Username};
 pub use closed_enum::UnknownWord;
 pub use deletion::{DeletionState, Receipt};
 pub use id::{
-    AttemptId, CommentId, DeletionId, IdParts, InvalidId, JobId, PublicationId, SessionId, UserId, VideoId,
+    AttemptId, CommentId, DeletionId, IdParts, InvalidId, JobId, PublicationId, SessionId, UploadId, UserId,
+    VideoId,
 };
 pub use index::{Fragment, Layout, Piece, RenditionIndex, TrackIndex};
 pub use job::{JobKind, JobState, Phase, retry_delay_ms};
@@ -30,6 +32,7 @@ pub use ladder::{
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
 pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};
 pub use timestamp::{InvalidTimestamp, Timestamp};
+pub use upload::{UploadKind, UploadState};
 pub use video::{MediaProblem, RenditionName, RenditionState, Stage, VideoCodec, VideoState, Visibility};
 
 /// Widths, in pixels, at which covers are made; a width above the source's own is never made.

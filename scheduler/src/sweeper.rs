@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: usize = 100;
 const FAILURES_MAX: usize = 1000;
 /// A probe of the store is over in seconds; it has no row that could tell.
 const PROBE_AGE_MS_MAX: i64 = 3_600_000;
+/// Until then whoever asks for an upload that has ended is told so.
+const RESUMABLES_KEPT_MS: i64 = 7 * 24 * 3_600_000;
 /// Clients give up asking again long before.
 const IDEMPOTENCY_KEYS_KEPT_MS: i64 = 24 * 3_600_000;
 
@@ -44,6 +46,8 @@ pub async fn sweep_regularly(scheduler: Scheduler, shutdown: CancellationToken) 
 pub async fn sweep(scheduler: &Scheduler) -> Result<(), RunError> {
     let now = scheduler.now();
     let steps = [
+        // Before videos: those that were waited for in vain are let go in the same sweep.
+        sweep_resumables(scheduler, now).await,
         expire_videos(scheduler, now).await,
         scheduler.catalog.forget_expired_sessions(now).await.map(drop).map_err(RunError::from),
         forget_idempotency_keys(scheduler, now).await,
@@ -52,6 +56,14 @@ pub async fn sweep(scheduler: &Scheduler) -> Result<(), RunError> {
         show_depths(scheduler, now).await,
     ];
     steps.into_iter().collect()
+}
+
+async fn sweep_resumables(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {
+    let expired = scheduler.catalog.sweep_resumables(now.plus_ms(-RESUMABLES_KEPT_MS), now).await?;
+    if expired > 0 {
+        tracing::info!(uploads = expired, "resumable uploads expired");
+    }
+    Ok(())
 }
 
 async fn expire_videos(scheduler: &Scheduler, now: Timestamp) -> Result<(), RunError> {

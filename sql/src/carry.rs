@@ -20,13 +20,14 @@ const PAGE_ROWS: usize = 200;
 const LOCKED_PASSES_MAX: usize = 3;
 
 /// Every table with its primary key, parents before children.
-const TABLES: [(&str, &[&str]); 13] = [
+const TABLES: [(&str, &[&str]); 14] = [
     ("users", &["id"]),
     ("idempotency_keys", &["user_id", "key"]),
     ("sessions", &["id"]),
     ("videos", &["id"]),
     ("video_tags", &["tag", "video_id"]),
     ("rungs", &["video_id", "name"]),
+    ("uploads", &["id"]),
     ("attempts", &["id"]),
     ("objects", &["path"]),
     ("publications", &["id"]),

@@ -13,7 +13,7 @@ pub struct Violation {
 }
 
 /// Each statement answers with the ids of rows that break its rule.
-const RULES: [(&str, &str); 9] = [
+const RULES: [(&str, &str); 12] = [
     (
         "a watchable video has a publication with `original`, or with another rendition while that is encoded",
         "-- check.publications
@@ -35,6 +35,26 @@ const RULES: [(&str, &str); 9] = [
          SELECT v.id AS id FROM videos v WHERE v.source_attempt IS NOT NULL AND v.state <> 'deleted' AND NOT EXISTS (
            SELECT 1 FROM objects o JOIN attempts a ON a.id = o.attempt_id
            WHERE a.id = v.source_attempt AND a.state = 'committed' AND o.class = 'source')",
+    ),
+    (
+        "the pieces of a resumable upload add up to its offset",
+        "-- check.offsets
+         SELECT u.id AS id FROM uploads u WHERE u.ended_at IS NULL AND u.kind <> 'final' AND u.offset_bytes <> (
+           SELECT coalesce(sum(o.bytes), 0) FROM attempts a JOIN objects o ON o.attempt_id = a.id
+           WHERE a.upload_id = u.id AND a.state = 'committed')",
+    ),
+    (
+        "a piece of an upload that has ended is on its way out, unless it is the video",
+        "-- check.pieces
+         SELECT a.id AS id FROM attempts a JOIN videos v ON v.id = a.video_id
+         WHERE a.upload_id IS NOT NULL AND a.state = 'committed' AND coalesce(v.source_attempt, '') <> a.id
+           AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.id = a.upload_id AND u.ended_at IS NULL)",
+    ),
+    (
+        "a resumable upload that has not ended has a video that waits for it",
+        "-- check.uploads
+         SELECT u.id AS id FROM uploads u JOIN videos v ON v.id = u.video_id
+         WHERE u.ended_at IS NULL AND v.state NOT IN ('awaiting_upload', 'uploading')",
     ),
     (
         "a published rendition's attempt is committed",

@@ -326,6 +326,7 @@ async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlErro
         Some(from) => advance(tx, video, from, VideoState::Deleted, now).await?,
     }
     cancel(tx, video, &WORK, now).await?;
+    crate::resumable::end_uploads(tx, video, now).await?;
     sqlx::query(
         "-- attempts.end_all
          UPDATE attempts SET state = CASE WHEN state = 'open' THEN 'lost' ELSE 'retired' END, ended_at = $2
@@ -340,12 +341,13 @@ async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlErro
 
 async fn forget_video(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
     // In the order of their references.
-    const STATEMENTS: [&str; 9] = [
+    const STATEMENTS: [&str; 10] = [
         "-- purge.comments\nDELETE FROM comments WHERE video_id = $1",
         "-- purge.renditions\nDELETE FROM renditions WHERE publication_id IN
            (SELECT id FROM publications WHERE video_id = $1)",
         "-- purge.publications\nDELETE FROM publications WHERE video_id = $1",
         "-- purge.objects\nDELETE FROM objects WHERE video_id = $1",
+        "-- purge.uploads\nDELETE FROM uploads WHERE video_id = $1",
         "-- purge.attempts\nDELETE FROM attempts WHERE video_id = $1",
         "-- purge.rungs\nDELETE FROM rungs WHERE video_id = $1",
         "-- purge.tags\nDELETE FROM video_tags WHERE video_id = $1",

@@ -134,13 +134,10 @@ impl Catalog {
             if !commit_attempt(tx, done.attempt, done.video, now).await? {
                 return Ok(CompleteUpload::Gone);
             }
-            note_source(tx, done, now).await?;
-            crate::video_moves::advance(tx, done.video, from, VideoState::Uploaded, now).await?;
             let key = ObjectKey { video: done.video, attempt: done.attempt, file: ObjectFile::Source };
             let source = NewObject { key, bytes: done.bytes, crc64nvme: Some(done.crc64nvme) };
             crate::objects::insert(tx, &[source], now).await?;
-            let ingest = NewJob::new(done.ingest_job, JobKind::Ingest, done.video, "{}".to_owned(), now);
-            crate::jobs::insert(tx, &ingest, now).await?;
+            become_source(tx, done, from, now).await?;
             Ok(CompleteUpload::Completed)
         });
         if matches!(completed, Ok(CompleteUpload::Completed)) {
@@ -171,7 +168,7 @@ impl Catalog {
     }
 
     /// Ends the wait for uploads that never came: videos made before `created_before` that no upload is
-    /// being written for. Returns how many.
+    /// being written for, and none waits to be gone on with. Returns how many.
     pub async fn expire_videos(&self, created_before: Timestamp, now: Timestamp) -> Result<u64, SqlError> {
         let mut expired = 0;
         loop {
@@ -205,6 +202,7 @@ async fn expire_some(tx: &mut Tx, created_before: Timestamp, now: Timestamp) -> 
          SELECT id FROM videos WHERE state IN ('awaiting_upload', 'uploading') AND created_at < $1
            AND NOT EXISTS (SELECT 1 FROM attempts a
              WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $2)
+           AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.video_id = videos.id AND u.ended_at IS NULL)
          ORDER BY created_at LIMIT $3",
         Lock::WriteFree,
     );
@@ -224,7 +222,8 @@ async fn expire_some(tx: &mut Tx, created_before: Timestamp, now: Timestamp) -> 
          UPDATE videos SET state = 'expired', updated_at = $1
          WHERE id IN ({ids}) AND state IN ('awaiting_upload', 'uploading')
            AND NOT EXISTS (SELECT 1 FROM attempts a
-             WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $1)"
+             WHERE a.video_id = videos.id AND a.state = 'open' AND a.lease_until >= $1)
+           AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.video_id = videos.id AND u.ended_at IS NULL)"
     ));
     let mut query = sqlx::query(statement).bind(now.unix_ms());
     for row in &late {
@@ -233,7 +232,22 @@ async fn expire_some(tx: &mut Tx, created_before: Timestamp, now: Timestamp) -> 
     Ok(query.execute(&mut **tx).await?.rows_affected())
 }
 
-async fn is_source(tx: &mut Tx, done: &CompletedUpload) -> Result<bool, SqlError> {
+/// What is committed under `done.attempt` is the video from here on; whatever else was being uploaded for it has ended.
+pub(crate) async fn become_source(
+    tx: &mut Tx,
+    done: &CompletedUpload,
+    from: VideoState,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    note_source(tx, done, now).await?;
+    crate::video_moves::advance(tx, done.video, from, VideoState::Uploaded, now).await?;
+    crate::resumable::end_uploads(tx, done.video, now).await?;
+    crate::resumable::end_pieces(tx, done.video, done.attempt, now).await?;
+    let ingest = NewJob::new(done.ingest_job, JobKind::Ingest, done.video, "{}".to_owned(), now);
+    crate::jobs::insert(tx, &ingest, now).await
+}
+
+pub(crate) async fn is_source(tx: &mut Tx, done: &CompletedUpload) -> Result<bool, SqlError> {
     let row = sqlx::query("-- uploads.is_source\nSELECT source_attempt FROM videos WHERE id = $1")
         .bind(done.video.to_string())
         .fetch_one(&mut **tx)

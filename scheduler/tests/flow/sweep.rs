@@ -24,6 +24,27 @@ async fn an_upload_nobody_finishes_goes_and_its_video_can_still_be_uploaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resumable_upload_nobody_goes_on_with_goes_piece_by_piece() {
+    let mut world = World::new().await;
+    world.config.jobs.sweep_s = 1;
+    world.config.jobs.lease_s = 2;
+    let (video, other) = (world.create().await, world.create().await);
+    let soon = world.clock.now().plus_s(1);
+    let (late, kept) =
+        (world.write_pieces(video, soon).await, world.write_pieces(other, soon.plus_s(3600)).await);
+    world.check().await;
+    let at_work = world.start();
+    for piece in late {
+        let forgotten = async || world.catalog.attempt(piece).await.unwrap().is_none().then_some(());
+        eventually(forgotten, || "the piece is forgotten".to_owned()).await;
+    }
+    assert!(world.objects_of(video).await.is_empty());
+    assert_eq!(world.objects_of(other).await.len(), kept.len());
+    at_work.stop().await;
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chunks_go_once_they_are_joined_and_the_wait_for_an_upload_ends() {
     let mut world = World::new().await;
     world.config.jobs.sweep_s = 1;

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::{Clock, Failure, Ids, ServiceName, Settings};
 use domain::{
-    AttemptId, DeletionState, JobId, ObjectFile, ObjectKey, Role, Timestamp, UserId, VideoId, VideoState,
-    Visibility,
+    AttemptId, DeletionState, JobId, ObjectFile, ObjectKey, Role, Timestamp, UploadKind, UserId, VideoId,
+    VideoState, Visibility,
 };
 use scheduler::{Config, Deps, Scheduler, Transcoder, work};
 use sql::{
-    AttemptState, BeginUpload, Catalog, CompleteUpload, CompletedUpload, CreateUser, DeleteVideo, Deletion,
-    JobRow, NewDeletion, NewUser, NewVideo, Video,
+    Acquire, AttemptState, BeginUpload, Catalog, CommitPieces, CompleteUpload, CompletedUpload,
+    CreateResumable, CreateUser, DeleteVideo, Deletion, JobRow, NewDeletion, NewResumable, NewUser, NewVideo,
+    UploadPiece, Video,
 };
 use store::Store;
 use tokio::task::JoinHandle;
@@ -147,6 +148,39 @@ impl World {
         assert_eq!(begun, BeginUpload::Begun);
         self.put(&ObjectKey { video, attempt, file: ObjectFile::Source }, words).await;
         attempt
+    }
+
+    /// Two pieces that count and one that somebody is writing, of an upload that ends at `expires_at`.
+    pub async fn write_pieces(&self, video: VideoId, expires_at: Timestamp) -> Vec<AttemptId> {
+        let now = self.clock.now();
+        let new = NewResumable {
+            id: self.ids.next(now),
+            video,
+            kind: UploadKind::Whole,
+            length_bytes: None,
+            metadata: String::new(),
+            concat: None,
+            filename: None,
+            expires_at,
+        };
+        assert_eq!(self.catalog.create_resumable(&new, now).await.unwrap(), CreateResumable::Created);
+        let acquired = self.catalog.acquire_resumable(new.id, false, expires_at, now).await.unwrap();
+        let Acquire::Held(upload, _) = acquired else { panic!("{acquired:?}") };
+        let mut attempts = Vec::new();
+        for n in 0..3 {
+            let attempt = self.ids.next(now);
+            let lease_until = now.plus_s(60);
+            assert!(self.catalog.begin_piece(new.id, upload.token, attempt, lease_until, now).await.unwrap());
+            self.put(&ObjectKey { video, attempt, file: ObjectFile::Source }, "half").await;
+            attempts.push(attempt);
+            if n < 2 {
+                let pieces = [UploadPiece { attempt, bytes: 4, crc64nvme: 0 }];
+                let committed =
+                    self.catalog.commit_pieces(new.id, upload.token, false, &pieces, None, now, now).await;
+                assert_eq!(committed.unwrap(), CommitPieces::Committed { offset_bytes: 4 * (n + 1) });
+            }
+        }
+        attempts
     }
 
     pub async fn put(&self, key: &ObjectKey, text: &str) {

@@ -1,11 +1,12 @@
 //! Rows change their database.
 
-use domain::{DatabasePlace, StartFault, VideoId};
-use sql::{CarryError, CarryOutcome, Catalog, NewComment, NewDeletion, UserPatch, carry};
+use domain::{DatabasePlace, StartFault, UploadKind, VideoId};
+use sql::{Acquire, CarryError, CarryOutcome, Catalog, NewComment, NewDeletion, UserPatch, carry};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use crate::both;
 use crate::database::Database;
+use crate::resumable::{create, put};
 use crate::world::World;
 
 async fn carried(from: &DatabasePlace, to: &DatabasePlace, world: &World) -> sql::Carried {
@@ -17,7 +18,7 @@ async fn carried(from: &DatabasePlace, to: &DatabasePlace, world: &World) -> sql
 
 /// Every row as text, read past the catalog. The columns are named, as the databases may order them differently.
 async fn dump(database: &Database) -> Vec<String> {
-    const EVERYTHING: [(&str, &str); 6] = [
+    const EVERYTHING: [(&str, &str); 8] = [
         (
             "users",
             "id || username || coalesce(email, '-') || password_hash || role || display_name || updated_at",
@@ -25,6 +26,14 @@ async fn dump(database: &Database) -> Vec<String> {
         (
             "videos",
             "id || title || tags || state || CAST(coalesce(cover_at_s * 10, -1) AS BIGINT) || coalesce(plan, '-') || coalesce(publication_id, '-') || created_at",
+        ),
+        (
+            "uploads",
+            "id || video_id || kind || state || coalesce(length_bytes, -1) || offset_bytes || metadata || token || hold || expires_at || coalesce(ended_at, -1)",
+        ),
+        (
+            "attempts",
+            "id || kind || state || coalesce(token, -1) || coalesce(upload_id, '-') || coalesce(piece_number, -1)",
         ),
         ("objects", "path || attempt_id || class || bytes || coalesce(crc64nvme, 0)"),
         ("jobs", "id || kind || state || payload || run_at || attempts || token || coalesce(worker, '-')"),
@@ -53,6 +62,9 @@ async fn rows_arrive_as_they_are_and_the_old_database_takes_no_more(target: Data
     let mut world = World::on(Database::sqlite()).await;
     let (ada, ready) = (world.user("ada").await, world.ready().await);
     let (playable, uploaded) = (world.playable(2).await, world.uploaded().await);
+    let half = world.video().await;
+    let upload = create(&mut world, half, UploadKind::Whole, Some(30)).await;
+    let pieces = [put(&mut world, upload, 10).await, put(&mut world, upload, 5).await];
     comment(&mut world, ready, ada, "naïve — “Grüße” 🎬").await;
     let before = dump(&world.database).await;
     let done = carried(&world.database.place, &target.place, &world).await;
@@ -65,12 +77,18 @@ async fn rows_arrive_as_they_are_and_the_old_database_takes_no_more(target: Data
         assert_eq!(here, there);
     }
     assert_eq!(there.violations().await.unwrap(), []);
+    // An upload goes on where its rows are now.
+    let expires_at = world.now.plus_s(60);
+    let acquired = there.acquire_resumable(upload, false, expires_at, world.now).await.unwrap();
+    assert!(matches!(acquired, Acquire::Held(_, found) if found == pieces));
 
     // The old one: readable, not writable, and it says where to go.
     let new = NewComment { id: world.id(), video: ready, author: ada, content: "late".to_owned() };
     let refused = world.catalog.create_comment(&new, world.now).await.unwrap_err();
     assert!(refused.is_unavailable(), "{refused}");
     assert!(world.catalog.ping().await.unwrap_err().to_string().contains("was moved"));
+    let refused = world.catalog.acquire_resumable(upload, false, expires_at, world.now).await.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
     let error = Catalog::open(&world.database.place).await.err().unwrap();
     assert_eq!(error.fault, StartFault::Settings);
     assert!(error.text.contains("DATABASE_URL") && error.text.contains("moved to"), "{error}");

@@ -1,6 +1,8 @@
 //! Whatever meets whatever, by seed: nothing breaks, and nobody waits for each other for ever.
 
-use domain::{AttemptId, IdParts, JobKind, Phase, Timestamp, UserId, VideoId};
+use domain::{
+    AttemptId, IdParts, JobKind, Phase, Timestamp, UploadId, UploadKind, UploadState, UserId, VideoId,
+};
 use sql::{
     Catalog, Claim, DeleteVideo, FencedError, Lease, NewComment, NewDeletion, NewEncode, OriginalPublished,
     VideoPatch,
@@ -65,7 +67,8 @@ async fn step(
     template: &IngestParts,
     now: Timestamp,
 ) {
-    match dice.below(12) {
+    match dice.below(14) {
+        12 | 13 => upload_in_pieces(catalog, dice, id, video, now).await,
         0 => {
             let comment = NewComment { id: id().into(), video, author, content: "sea".to_owned() };
             if let Some(made) = catalog.create_comment(&comment, now).await.unwrap()
@@ -120,6 +123,7 @@ async fn step(
             for (_, attempt) in catalog.stale_attempts(now, 0, 5).await.unwrap() {
                 catalog.forget_attempt(attempt).await.unwrap();
             }
+            catalog.sweep_resumables(now.plus_s(-60), now).await.unwrap();
             catalog.expire_videos(now.plus_s(-3600), now).await.unwrap();
         }
         6 => {
@@ -129,6 +133,78 @@ async fn step(
             }
         }
         _ => run_something(catalog, dice, id, template, now).await,
+    }
+}
+
+/// Of a few uploads that everybody goes on with.
+async fn upload_in_pieces(
+    catalog: &Catalog,
+    dice: &mut Dice,
+    id: &mut impl FnMut() -> IdParts,
+    video: VideoId,
+    now: Timestamp,
+) {
+    let kinds = [UploadKind::Whole, UploadKind::Partial];
+    // The same for all who throw the same: ids that are made again find what was made before.
+    let (kind, n) = (dice.below(2), dice.below(2));
+    let mut random = [200; 10];
+    random[..8].copy_from_slice(&video.to_string().as_bytes()[28..36]);
+    random[8..].copy_from_slice(&[kind as u8, n as u8]);
+    let upload: UploadId = IdParts { now, random }.into();
+    let expires_at = now.plus_s(5);
+    let new = sql::NewResumable {
+        id: upload,
+        video,
+        kind: kinds[kind],
+        length_bytes: Some(3),
+        metadata: String::new(),
+        concat: None,
+        filename: None,
+        expires_at,
+    };
+    if dice.below(4) == 0 {
+        catalog.create_resumable(&new, now).await.unwrap();
+    }
+    let force = dice.below(3) == 0;
+    match catalog.acquire_resumable(upload, force, expires_at, now).await.unwrap() {
+        sql::Acquire::Held(held, pieces) => {
+            let (token, attempt) = (held.token, id().into());
+            let mut piece = sql::UploadPiece { attempt, bytes: 1, crc64nvme: 1 };
+            let offset = held.offset_bytes;
+            if offset < 3 && catalog.begin_piece(upload, token, attempt, expires_at, now).await.unwrap() {
+                let replaces = dice.below(2) == 0;
+                piece.bytes += if replaces { pieces.last().map_or(0, |last| last.bytes) } else { 0 };
+                catalog.extend_pieces(upload, token, expires_at, expires_at).await.unwrap();
+                let written = [piece];
+                let commit =
+                    catalog.commit_pieces(upload, token, replaces, &written, None, expires_at, now).await;
+                commit.unwrap();
+            }
+            if offset == 3 && kinds[kind] == UploadKind::Partial {
+                catalog.finish_partial(upload, token).await.unwrap();
+            } else if offset == 3 {
+                catalog.begin_piece(upload, token, attempt, expires_at, now).await.unwrap();
+                let done = sql::CompletedUpload {
+                    video,
+                    attempt,
+                    bytes: 3,
+                    crc64nvme: 1,
+                    sha256_hex: None,
+                    filename: None,
+                    ingest_job: id().into(),
+                };
+                catalog.complete_resumable(upload, token, &done, now).await.unwrap();
+            }
+            if dice.below(4) > 0 {
+                catalog.release_resumable(upload, token, now).await.unwrap();
+            }
+        }
+        sql::Acquire::Ended(UploadState::Complete) => {
+            let new = sql::NewResumable { id: id().into(), ..new };
+            catalog.create_final(&new, &[upload], now).await.unwrap();
+        }
+        _ if dice.below(4) == 0 => drop(catalog.terminate_resumable(upload, now).await.unwrap()),
+        _ => drop(catalog.hear_releases(&[(upload, 1)]).await.unwrap()),
     }
 }
 

@@ -19,6 +19,7 @@ mod progress;
 mod proxy;
 mod queue;
 mod replica;
+mod resumable;
 mod schema;
 mod start;
 mod uploads;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::{DatabasePlace, JobKind, Role, Timestamp, UserId, VideoId};
+use domain::{DatabasePlace, JobKind, Role, Timestamp, UploadId, UploadKind, UserId, VideoId};
 use sql::{
     Catalog, Claim, CompleteUpload, CreateUser, DeleteVideo, FencedError, NewComment, NewDeletion,
     NewSession, NewUser, OriginalPublished, SqlError,
@@ -14,6 +14,7 @@ use sql::{
 use crate::cluster::{Cluster, until};
 use crate::database::{Database, postgres_for_tests};
 use crate::proxy::{Cut, Proxy};
+use crate::resumable;
 use crate::world::{ALL, ATTEMPTS_MAX, IngestParts, LEASE_MS, World};
 
 /// Runs a test that only PostgreSQL can fail.
@@ -71,6 +72,12 @@ enum Act {
     CreateComment,
     BeginUpload,
     CompleteUpload,
+    CreateResumable,
+    BeginPiece,
+    CommitPieces,
+    FinishPartial,
+    CreateFinal,
+    CompleteResumable,
     StartProcessing,
     BeginAttempt,
     PublishOriginal,
@@ -92,6 +99,12 @@ enum Case {
     CreateComment(NewComment),
     BeginUpload(VideoId, domain::AttemptId),
     CompleteUpload(sql::CompletedUpload),
+    CreateResumable(sql::NewResumable),
+    BeginPiece(UploadId, i64, domain::AttemptId),
+    CommitPieces(UploadId, i64, sql::UploadPiece),
+    FinishPartial(UploadId, i64),
+    CreateFinal(sql::NewResumable, UploadId),
+    CompleteResumable(UploadId, i64, sql::CompletedUpload),
     StartProcessing(sql::Lease),
     BeginAttempt(sql::Lease, domain::AttemptId),
     PublishOriginal(sql::Lease, Box<IngestParts>, domain::PublicationId, domain::JobId),
@@ -111,7 +124,7 @@ enum Case {
 }
 
 impl Act {
-    const ALL: [Act; 17] = [
+    const ALL: [Act; 23] = [
         Act::CreateUser,
         Act::CreateFirstAdmin,
         Act::CreateSession,
@@ -119,6 +132,12 @@ impl Act {
         Act::CreateComment,
         Act::BeginUpload,
         Act::CompleteUpload,
+        Act::CreateResumable,
+        Act::BeginPiece,
+        Act::CommitPieces,
+        Act::FinishPartial,
+        Act::CreateFinal,
+        Act::CompleteResumable,
         Act::StartProcessing,
         Act::BeginAttempt,
         Act::PublishOriginal,
@@ -161,6 +180,39 @@ impl Act {
                 let video = world.video().await;
                 let attempt = world.begin_upload(video).await;
                 Case::CompleteUpload(world.upload(video, attempt))
+            }
+            Act::CreateResumable => {
+                let video = world.video().await;
+                Case::CreateResumable(resumable::new(world, video, UploadKind::Whole, Some(30)))
+            }
+            Act::BeginPiece => {
+                let (id, token) = held(world, UploadKind::Whole).await;
+                Case::BeginPiece(id, token, world.id())
+            }
+            Act::CommitPieces => {
+                let (id, token) = held(world, UploadKind::Whole).await;
+                Case::CommitPieces(id, token, resumable::begin(world, id, token, 30).await)
+            }
+            Act::FinishPartial => {
+                let (id, token) = held(world, UploadKind::Partial).await;
+                let piece = resumable::begin(world, id, token, 30).await;
+                let commit = Case::CommitPieces(id, token, piece);
+                commit.call(&world.catalog, world.now).await.unwrap();
+                Case::FinishPartial(id, token)
+            }
+            Act::CreateFinal => {
+                let video = world.video().await;
+                let partial = resumable::put_partial(world, video, 10).await;
+                Case::CreateFinal(resumable::new(world, video, UploadKind::Final, None), partial)
+            }
+            Act::CompleteResumable => {
+                let (id, token) = held(world, UploadKind::Whole).await;
+                let piece = resumable::begin(world, id, token, 30).await;
+                let commit = Case::CommitPieces(id, token, piece);
+                commit.call(&world.catalog, world.now).await.unwrap();
+                let video = world.catalog.resumable(id, world.now).await.unwrap().unwrap().video;
+                let whole = resumable::begin(world, id, token, 30).await;
+                Case::CompleteResumable(id, token, resumable::done(world, video, whole.attempt, 30))
             }
             Act::StartProcessing => Case::StartProcessing(uploaded(world).await),
             Act::BeginAttempt => Case::BeginAttempt(uploaded(world).await, world.id()),
@@ -259,6 +311,37 @@ impl Case {
                 assert_eq!(catalog.complete_upload(done, now).await?, CompleteUpload::Completed);
                 Ok(())
             }
+            Case::CreateResumable(new) => {
+                assert_eq!(catalog.create_resumable(new, now).await?, sql::CreateResumable::Created);
+                Ok(())
+            }
+            Case::BeginPiece(id, token, attempt) => {
+                assert!(catalog.begin_piece(*id, *token, *attempt, now.plus_ms(LEASE_MS), now).await?);
+                Ok(())
+            }
+            Case::CommitPieces(id, token, piece) => {
+                let committed =
+                    catalog.commit_pieces(*id, *token, true, &[*piece], None, now.plus_s(60), now).await?;
+                assert_eq!(committed, sql::CommitPieces::Committed { offset_bytes: 30 });
+                Ok(())
+            }
+            Case::FinishPartial(id, token) => {
+                assert!(catalog.finish_partial(*id, *token).await?);
+                Ok(())
+            }
+            Case::CreateFinal(new, partial) => {
+                let created = catalog.create_final(new, &[*partial], now).await?;
+                assert!(
+                    matches!(&created, sql::CreateFinal::Created(pieces) if pieces.len() == 1),
+                    "{created:?}"
+                );
+                Ok(())
+            }
+            Case::CompleteResumable(id, token, done) => {
+                let completed = catalog.complete_resumable(*id, *token, done, now).await?;
+                assert_eq!(completed, sql::CompleteResumable::Completed);
+                Ok(())
+            }
             Case::StartProcessing(lease) => fenced(catalog.start_processing(lease, now).await),
             Case::BeginAttempt(lease, attempt) => fenced(catalog.begin_attempt(lease, *attempt, now).await),
             Case::PublishOriginal(lease, parts, publication, storyboard_job) => {
@@ -332,11 +415,30 @@ impl Case {
             Case::CreateComment(new) => {
                 assert_eq!(world.seen(new.video).await.comments_count, 1, "{what}");
             }
-            Case::BeginUpload(_, attempt) | Case::BeginAttempt(_, attempt) => {
+            Case::BeginUpload(_, attempt)
+            | Case::BeginAttempt(_, attempt)
+            | Case::BeginPiece(_, _, attempt) => {
                 let state = catalog.attempt(*attempt).await.unwrap().unwrap().state;
                 assert_eq!(state, sql::AttemptState::Open, "{what}");
             }
-            Case::CompleteUpload(done) => {
+            Case::CreateResumable(new) => {
+                let upload = catalog.resumable(new.id, world.now).await.unwrap().unwrap();
+                assert_eq!((upload.offset_bytes, upload.held), (0, false), "{what}");
+            }
+            Case::CommitPieces(id, ..) => {
+                let upload = catalog.resumable(*id, world.now).await.unwrap().unwrap();
+                assert_eq!(upload.offset_bytes, 30, "{what}");
+            }
+            Case::FinishPartial(id, _) => {
+                let upload = catalog.resumable(*id, world.now).await.unwrap().unwrap();
+                assert_eq!(upload.state, domain::UploadState::Complete, "{what}");
+            }
+            Case::CreateFinal(new, _) => {
+                let upload = catalog.resumable(new.id, world.now).await.unwrap().unwrap();
+                let is = (upload.offset_bytes, upload.token, upload.held);
+                assert_eq!(is, (10, 1, true), "{what}");
+            }
+            Case::CompleteUpload(done) | Case::CompleteResumable(_, _, done) => {
                 assert_eq!(queued(JobKind::Ingest, done.video).await, 1, "{what}");
                 // Not in the way of the next case.
                 let lease = claim_of(world, JobKind::Ingest, done.video).await;
@@ -420,6 +522,14 @@ async fn uploaded(world: &mut World) -> sql::Lease {
 async fn encodable(world: &mut World) -> sql::Lease {
     let video = world.playable(1).await;
     claim_of(world, JobKind::Encode, video).await
+}
+
+/// With ten of its thirty bytes, which are the first of the piece that is to come.
+async fn held(world: &mut World, kind: UploadKind) -> (UploadId, i64) {
+    let video = world.video().await;
+    let id = resumable::create(world, video, kind, Some(30)).await;
+    resumable::put(world, id, 10).await;
+    (id, resumable::acquire(world, id).await.0)
 }
 
 fn deletion_of(world: &mut World, video: VideoId) -> NewDeletion {
