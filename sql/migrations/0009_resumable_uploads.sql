@@ -29,6 +29,7 @@ CREATE TABLE uploads (
 );
 CREATE INDEX uploads_video ON uploads (video_id);
 CREATE INDEX uploads_expiry ON uploads (expires_at) WHERE ended_at IS NULL;
+CREATE INDEX uploads_full ON uploads (expires_at) WHERE state = 'open' AND offset_bytes = length_bytes;
 CREATE INDEX uploads_ended ON uploads (ended_at) WHERE ended_at IS NOT NULL;
 
 -- Of a piece; `token` is then that of the upload. As with jobs, the row referred to may go first.

@@ -118,6 +118,29 @@ impl Catalog {
         Ok(())
     }
 
+    /// Uploads that have all their bytes and were left open, because whoever was about to complete them died: nobody has
+    /// touched them since they were to expire before `expires_before`. A client takes them for complete.
+    pub async fn full_resumables(
+        &self,
+        expires_before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<UploadId>, SqlError> {
+        let rows = sqlx::query(
+            "-- uploads.full
+             SELECT id FROM uploads
+             WHERE state = 'open' AND offset_bytes = length_bytes AND kind <> 'final'
+               AND expires_at < $1 AND expires_at > $2
+             ORDER BY expires_at LIMIT $3",
+        )
+        .bind(expires_before.unix_ms())
+        .bind(now.unix_ms())
+        .bind(limit as i64)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| parsed(row, "id")).collect()
+    }
+
     /// Its holder, if there is one, can commit nothing more, and its pieces are swept. Of one that is complete only the
     /// row ends: the bytes are the video's. `false`: there was nothing to end.
     pub async fn terminate_resumable(&self, id: UploadId, now: Timestamp) -> Result<bool, SqlError> {

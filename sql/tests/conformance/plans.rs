@@ -28,12 +28,14 @@ async fn connect(world: &World) -> AnyConnection {
 both!(resumable_uploads_are_never_scanned);
 async fn resumable_uploads_are_never_scanned(world: World) {
     let mut connection = connect(&world).await;
-    // The conditions of uploads.holds, uploads.late, uploads.forget, uploads.end_all, pieces.all, pieces.extend,
+    // The conditions of uploads.holds, uploads.late, uploads.forget, uploads.full, uploads.end_all, pieces.all, pieces.extend,
     // attempts.end_pieces and videos.late.
     for statement in [
         "SELECT id, token, hold FROM uploads WHERE id IN ('a', 'b', 'c')",
         "SELECT id FROM uploads WHERE ended_at IS NULL AND expires_at <= 1 ORDER BY expires_at LIMIT 5",
         "SELECT id FROM uploads WHERE ended_at IS NOT NULL AND ended_at < 1 ORDER BY ended_at LIMIT 5",
+        "SELECT id FROM uploads WHERE state = 'open' AND offset_bytes = length_bytes AND kind <> 'final'
+           AND expires_at < 2 AND expires_at > 1 ORDER BY expires_at LIMIT 5",
         "UPDATE uploads SET hold = 'free' WHERE video_id = 'x' AND ended_at IS NULL",
         "SELECT a.id, o.bytes FROM attempts a JOIN objects o ON o.attempt_id = a.id
            WHERE a.upload_id = 'x' AND a.state = 'committed' ORDER BY a.piece_number",

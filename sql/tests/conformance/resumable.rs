@@ -125,11 +125,10 @@ async fn delete(world: &mut World, video: VideoId) {
     world.catalog.delete_video(&new, world.now).await.unwrap();
 }
 
-/// Attempts whose objects are to be removed.
+/// Attempts whose objects are to be removed, also those that ended just now.
 async fn stale(world: &World) -> Vec<AttemptId> {
-    let later = world.now.plus_ms(1);
-    let mut stale: Vec<_> =
-        world.catalog.stale_attempts(later, 0, 1000).await.unwrap().into_iter().map(|(_, id)| id).collect();
+    let stale = world.catalog.stale_attempts(world.now, -1, 1000).await.unwrap();
+    let mut stale: Vec<_> = stale.into_iter().map(|(_, id)| id).collect();
     stale.sort();
     stale
 }
@@ -558,6 +557,38 @@ async fn an_upload_lives_as_long_as_somebody_goes_on_with_it(mut world: World) {
     world.advance_ms(1);
     sweep(&world).await;
     assert!(world.catalog.resumable(id, world.now).await.unwrap().is_none());
+    world.check().await;
+}
+
+both!(what_has_all_its_bytes_and_was_left_open_is_found);
+async fn what_has_all_its_bytes_and_was_left_open_is_found(mut world: World) {
+    let video = world.video().await;
+    let whole = create(&mut world, video, UploadKind::Whole, Some(10)).await;
+    let part = create(&mut world, video, UploadKind::Partial, Some(10)).await;
+    let growing = create(&mut world, video, UploadKind::Whole, Some(11)).await;
+    for id in [whole, part, growing] {
+        put(&mut world, id, 10).await;
+    }
+    let complete_part = put_partial(&mut world, video, 10).await;
+    let (id, created) = create_final(&mut world, video, &[complete_part]).await;
+    assert!(matches!(created, CreateFinal::Created(_)), "{id} is put together");
+    let find_full = async |world: &World, silent_ms: i64| {
+        let expires_before = world.now.plus_ms(EXPIRES_MS - silent_ms);
+        let mut full = world.catalog.full_resumables(expires_before, world.now, 10).await.unwrap();
+        full.sort();
+        full
+    };
+    assert_eq!(find_full(&world, 0).await, [], "just now");
+    world.advance_ms(60_000);
+    assert_eq!(find_full(&world, 60_000).await, [], "a minute, not more");
+    assert_eq!(find_full(&world, 59_999).await, [whole, part]);
+    let (token, pieces) = acquire(&world, whole).await;
+    assert_eq!(find_full(&world, 59_999).await, [part], "somebody is at it");
+    let done = done(&mut world, video, pieces[0].attempt, 10);
+    let done = CompletedUpload { crc64nvme: pieces[0].crc64nvme, ..done };
+    assert_eq!(complete(&world, whole, token, &done).await, CompleteResumable::Completed);
+    world.advance_ms(60_000);
+    assert_eq!(find_full(&world, 0).await, []);
     world.check().await;
 }
 
