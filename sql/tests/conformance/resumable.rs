@@ -382,6 +382,8 @@ async fn pieces_that_wait_for_a_checksum_count_together_or_not_at_all(mut world:
         pieces.push(begin(&mut world, id, token, bytes).await);
     }
     assert_eq!(find(&world, id).await.offset_bytes, 0);
+    // The answer was lost.
+    assert!(begin_as(&world, id, token, pieces[0].attempt).await);
     let committed = commit(&world, id, token, &pieces).await;
     assert_eq!(committed, CommitPieces::Committed { offset_bytes: 60 });
     let wrong = begin(&mut world, id, token, 10).await;

@@ -72,10 +72,7 @@ enum Act {
     CreateComment,
     BeginUpload,
     CompleteUpload,
-    CreateResumable,
-    BeginPiece,
     CommitPieces,
-    FinishPartial,
     CreateFinal,
     CompleteResumable,
     StartProcessing,
@@ -99,10 +96,7 @@ enum Case {
     CreateComment(NewComment),
     BeginUpload(VideoId, domain::AttemptId),
     CompleteUpload(sql::CompletedUpload),
-    CreateResumable(sql::NewResumable),
-    BeginPiece(UploadId, i64, domain::AttemptId),
     CommitPieces(UploadId, i64, sql::UploadPiece),
-    FinishPartial(UploadId, i64),
     CreateFinal(sql::NewResumable, UploadId),
     CompleteResumable(UploadId, i64, sql::CompletedUpload),
     StartProcessing(sql::Lease),
@@ -124,7 +118,7 @@ enum Case {
 }
 
 impl Act {
-    const ALL: [Act; 23] = [
+    const ALL: [Act; 20] = [
         Act::CreateUser,
         Act::CreateFirstAdmin,
         Act::CreateSession,
@@ -132,10 +126,7 @@ impl Act {
         Act::CreateComment,
         Act::BeginUpload,
         Act::CompleteUpload,
-        Act::CreateResumable,
-        Act::BeginPiece,
         Act::CommitPieces,
-        Act::FinishPartial,
         Act::CreateFinal,
         Act::CompleteResumable,
         Act::StartProcessing,
@@ -181,24 +172,9 @@ impl Act {
                 let attempt = world.begin_upload(video).await;
                 Case::CompleteUpload(world.upload(video, attempt))
             }
-            Act::CreateResumable => {
-                let video = world.video().await;
-                Case::CreateResumable(resumable::new(world, video, UploadKind::Whole, Some(30)))
-            }
-            Act::BeginPiece => {
-                let (id, token) = held(world, UploadKind::Whole).await;
-                Case::BeginPiece(id, token, world.id())
-            }
             Act::CommitPieces => {
-                let (id, token) = held(world, UploadKind::Whole).await;
+                let (id, token) = held(world).await;
                 Case::CommitPieces(id, token, resumable::begin(world, id, token, 30).await)
-            }
-            Act::FinishPartial => {
-                let (id, token) = held(world, UploadKind::Partial).await;
-                let piece = resumable::begin(world, id, token, 30).await;
-                let commit = Case::CommitPieces(id, token, piece);
-                commit.call(&world.catalog, world.now).await.unwrap();
-                Case::FinishPartial(id, token)
             }
             Act::CreateFinal => {
                 let video = world.video().await;
@@ -206,7 +182,7 @@ impl Act {
                 Case::CreateFinal(resumable::new(world, video, UploadKind::Final, None), partial)
             }
             Act::CompleteResumable => {
-                let (id, token) = held(world, UploadKind::Whole).await;
+                let (id, token) = held(world).await;
                 let piece = resumable::begin(world, id, token, 30).await;
                 let commit = Case::CommitPieces(id, token, piece);
                 commit.call(&world.catalog, world.now).await.unwrap();
@@ -311,22 +287,10 @@ impl Case {
                 assert_eq!(catalog.complete_upload(done, now).await?, CompleteUpload::Completed);
                 Ok(())
             }
-            Case::CreateResumable(new) => {
-                assert_eq!(catalog.create_resumable(new, now).await?, sql::CreateResumable::Created);
-                Ok(())
-            }
-            Case::BeginPiece(id, token, attempt) => {
-                assert!(catalog.begin_piece(*id, *token, *attempt, now.plus_ms(LEASE_MS), now).await?);
-                Ok(())
-            }
             Case::CommitPieces(id, token, piece) => {
                 let committed =
                     catalog.commit_pieces(*id, *token, true, &[*piece], None, now.plus_s(60), now).await?;
                 assert_eq!(committed, sql::CommitPieces::Committed { offset_bytes: 30 });
-                Ok(())
-            }
-            Case::FinishPartial(id, token) => {
-                assert!(catalog.finish_partial(*id, *token).await?);
                 Ok(())
             }
             Case::CreateFinal(new, partial) => {
@@ -415,23 +379,13 @@ impl Case {
             Case::CreateComment(new) => {
                 assert_eq!(world.seen(new.video).await.comments_count, 1, "{what}");
             }
-            Case::BeginUpload(_, attempt)
-            | Case::BeginAttempt(_, attempt)
-            | Case::BeginPiece(_, _, attempt) => {
+            Case::BeginUpload(_, attempt) | Case::BeginAttempt(_, attempt) => {
                 let state = catalog.attempt(*attempt).await.unwrap().unwrap().state;
                 assert_eq!(state, sql::AttemptState::Open, "{what}");
-            }
-            Case::CreateResumable(new) => {
-                let upload = catalog.resumable(new.id, world.now).await.unwrap().unwrap();
-                assert_eq!((upload.offset_bytes, upload.held), (0, false), "{what}");
             }
             Case::CommitPieces(id, ..) => {
                 let upload = catalog.resumable(*id, world.now).await.unwrap().unwrap();
                 assert_eq!(upload.offset_bytes, 30, "{what}");
-            }
-            Case::FinishPartial(id, _) => {
-                let upload = catalog.resumable(*id, world.now).await.unwrap().unwrap();
-                assert_eq!(upload.state, domain::UploadState::Complete, "{what}");
             }
             Case::CreateFinal(new, _) => {
                 let upload = catalog.resumable(new.id, world.now).await.unwrap().unwrap();
@@ -525,9 +479,9 @@ async fn encodable(world: &mut World) -> sql::Lease {
 }
 
 /// With ten of its thirty bytes, which are the first of the piece that is to come.
-async fn held(world: &mut World, kind: UploadKind) -> (UploadId, i64) {
+async fn held(world: &mut World) -> (UploadId, i64) {
     let video = world.video().await;
-    let id = resumable::create(world, video, kind, Some(30)).await;
+    let id = resumable::create(world, video, UploadKind::Whole, Some(30)).await;
     resumable::put(world, id, 10).await;
     (id, resumable::acquire(world, id).await.0)
 }
