@@ -7,10 +7,9 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any as AnyOrigin, CorsLayer};
 
 use crate::extract::JsonBytesMax;
 use crate::serve::Peer;
@@ -48,6 +47,7 @@ struct Inner {
     config: EdgeConfig,
     clients: RateLimiter,
     users: RateLimiter,
+    cors: Cors,
 }
 
 impl Edge {
@@ -62,7 +62,7 @@ impl Edge {
         let users =
             RateLimiter::per_second("user", limits.requests_per_s_per_user, limits.requests_burst_per_user)
                 .sharing(&config.shared);
-        Edge(Arc::new(Inner { config, clients, users }))
+        Edge(Arc::new(Inner { config, clients, users, cors: Cors::new() }))
     }
 
     /// Around the merged routes of the process; whatever they do not answer is a problem from here.
@@ -72,7 +72,7 @@ impl Edge {
             .method_not_allowed_fallback(routes::method_not_allowed)
             .layer(middleware::from_fn_with_state(self.clone(), limit))
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(cors())
+            .layer(middleware::from_fn_with_state(self.clone(), share))
             .layer(middleware::from_fn_with_state(self, attend))
     }
 }
@@ -211,8 +211,11 @@ async fn limit(State(edge): State<Edge>, mut request: Request, next: Next) -> Re
 /// Watching is bounded by places, not by rate: many viewers come through one proxy, and each asks for a segment every
 /// few seconds. So are the pieces of an upload: the upload clients in use treat 429 as the end of it.
 fn is_metered(request: &Request) -> bool {
-    let streamed = matches!(*request.method(), Method::GET | Method::HEAD | Method::PATCH);
-    !(streamed && request.uri().path().starts_with("/stream/"))
+    let (method, path) = (request.method(), request.uri().path());
+    let streamed = matches!(*method, Method::GET | Method::HEAD) && path.starts_with("/stream/");
+    // By POST too, for clients that know no other method.
+    let uploaded = path.starts_with("/stream/uploads/");
+    !(streamed || uploaded || *method == Method::OPTIONS)
 }
 
 fn check_head(request: &Request, limits: &Limits) -> Result<(), Problem> {
@@ -244,27 +247,43 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal(format!("panic: {}", text.unwrap_or_default())).into_response()
 }
 
-/// Players and pages of any origin: nothing here rests on cookies, so an origin gains nothing by asking.
-fn cors() -> CorsLayer {
-    const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(7200);
-    let named = |names: &[&'static str]| -> Vec<HeaderName> {
-        names.iter().map(|name| HeaderName::from_static(name)).collect()
-    };
-    CorsLayer::new()
-        .allow_origin(AnyOrigin)
-        .allow_methods([
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::OPTIONS,
-        ])
-        .allow_headers(named(&ALLOWED))
-        .expose_headers(named(&EXPOSED))
-        .max_age(MAX_AGE)
+/// Players and pages of any origin: nothing here rests on cookies, so an origin gains nothing by asking. What a route
+/// itself has to say about OPTIONS stands beside it.
+async fn share(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let is_options = request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    if is_options && !response.status().is_success() {
+        response = StatusCode::OK.into_response();
+    }
+    let Cors { asked, answered } = &edge.0.cors;
+    response.headers_mut().extend(if is_options { asked.clone() } else { answered.clone() });
+    response
 }
+
+/// The headers of a preflight, and those of all other answers.
+struct Cors {
+    asked: HeaderMap,
+    answered: HeaderMap,
+}
+
+impl Cors {
+    const MAX_AGE_S: u64 = 7200;
+
+    fn new() -> Cors {
+        let list = |names: &[&str]| HeaderValue::try_from(names.join(",")).expect("names are plain ASCII");
+        let anyone = (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        let asked = [
+            anyone.clone(),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, list(&METHODS)),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, list(&ALLOWED)),
+            (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(Cors::MAX_AGE_S)),
+        ];
+        let answered = [anyone, (header::ACCESS_CONTROL_EXPOSE_HEADERS, list(&EXPOSED))];
+        Cors { asked: HeaderMap::from_iter(asked), answered: HeaderMap::from_iter(answered) }
+    }
+}
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 const ALLOWED: [&str; 23] = [
     "authorization",

@@ -115,6 +115,7 @@ path_ids!(
     domain::UserId,
     domain::SessionId,
     domain::VideoId,
+    domain::UploadId,
     domain::AttemptId,
     domain::JobId,
     domain::PublicationId,

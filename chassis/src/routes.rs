@@ -4,8 +4,9 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use http::HeaderValue;
 use http::header::CACHE_CONTROL;
+use http::{HeaderName, HeaderValue};
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
@@ -68,6 +69,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
+    /// A header of every answer of these routes, refusals included.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.router = self.router.layer(SetResponseHeaderLayer::overriding(name, value));
+        self
+    }
+
     pub fn merge(mut self, other: Routes<S>) -> Self {
         self.router = self.router.merge(other.router);
         self
@@ -78,6 +85,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     fn guarded(&self, policy: Policy, methods: MethodRouter<S>) -> MethodRouter<S> {
+        if policy == Policy::Public {
+            return methods;
+        }
         // `route_layer`: a method that the path does not take is 405 for everyone, not 401.
         methods.route_layer(middleware::from_fn_with_state((self.tokens.clone(), policy), admit))
     }
@@ -131,9 +141,13 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 fn document(policy: Policy, operation: &mut Operation) {
     let token = SecurityRequirement::new::<_, [&str; 0], &str>(SCHEME, []);
     operation.security = Some(match policy {
+        Policy::Public => vec![SecurityRequirement::default()],
         Policy::Anyone => vec![SecurityRequirement::default(), token],
         Policy::SignedIn | Policy::Admin | Policy::Upload => vec![token],
     });
+    if policy == Policy::Public {
+        return;
+    }
     let mut refusals =
         vec![("401", "No token, or one that is not valid (any more)"), ("429", "Too many requests")];
     if policy == Policy::Admin {

@@ -9,6 +9,8 @@ use crate::Problem;
 /// believes to be logged in should learn that they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
+    /// Whoever, with whatever token: what is answered says nothing that depends on it.
+    Public,
     Anyone,
     /// A person with a live session.
     SignedIn,
@@ -22,6 +24,7 @@ impl Policy {
     pub(crate) fn admit(self, caller: &Caller) -> Result<(), Problem> {
         let wrong_token = || Problem::forbidden("This token is for uploading one video; log in to do this.");
         match (self, caller) {
+            (Policy::Public, _) => Ok(()),
             (Policy::SignedIn | Policy::Upload, Caller::User { .. }) => Ok(()),
             (Policy::Upload, Caller::Upload { .. }) => Ok(()),
             (Policy::Admin, Caller::Service | Caller::User { role: Role::Admin | Role::Service, .. }) => {
@@ -59,6 +62,7 @@ mod tests {
         ];
         let answers =
             |policy: Policy| callers.map(|c| policy.admit(&c).map_or_else(|p| p.status().as_u16(), |()| 200));
+        assert_eq!(answers(Policy::Public), [200; 5]);
         assert_eq!(answers(Policy::Anyone), [200, 200, 200, 403, 200]);
         assert_eq!(answers(Policy::SignedIn), [401, 200, 200, 403, 403]);
         assert_eq!(answers(Policy::Admin), [401, 403, 200, 403, 200]);

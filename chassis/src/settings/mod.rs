@@ -135,6 +135,7 @@ pub struct Limits {
     pub drain_s_max: u64,
     pub streams_max: usize,
     pub uploads_max: usize,
+    pub upload_expires_s: u64,
     pub event_streams_max: usize,
     pub requests_per_s_per_client: u32,
     pub requests_burst_per_client: u32,

@@ -118,6 +118,13 @@ fn duration_s(text: &str) -> Result<(), String> {
     if seconds.is_ok_and(|s| (1..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
 }
 
+/// Longer than whoever writes stays silent.
+fn minute_or_more(text: &str) -> Result<(), String> {
+    let seconds = text.replace('_', "").parse::<u64>();
+    let allowed = "a whole number of seconds from 60 to 315360000 (ten years)";
+    if seconds.is_ok_and(|s| (60..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
+}
+
 /// Every setting there is, in the order of the sample.
 pub static TABLE: &[Setting] = &[
     setting!(
@@ -249,6 +256,8 @@ pub static TABLE: &[Setting] = &[
     ),
     setting!("limits.streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
     setting!("limits.uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
+    setting!("limits.upload_expires_s", limits.upload_expires_s, Some("86400"),
+        "A resumable upload that nobody goes on with is kept this long, in seconds, at least 60.", check minute_or_more),
     setting!("limits.event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
     setting!(
         "limits.requests_per_s_per_client",
