@@ -56,6 +56,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
         clock: clock.clone(),
         ids: ids.clone(),
         limits: settings.limits.clone(),
+        shutdown: shutdown.clone(),
     });
     let scheduler = Scheduler::new(
         scheduler::Deps {

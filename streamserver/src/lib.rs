@@ -6,6 +6,7 @@
 //! second.
 
 mod answer;
+mod attempt;
 mod conditional;
 mod cover;
 mod digest;
@@ -25,6 +26,7 @@ mod run;
 mod segments;
 mod server;
 mod storyboard;
+mod tus;
 mod upload;
 mod upload_request;
 mod watch;

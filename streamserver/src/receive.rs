@@ -1,25 +1,18 @@
 //! From a request's body to an object being written: bounded memory, checksummed on the way.
 
-use std::time::Duration;
-
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use chassis::Problem;
-use domain::{AttemptId, Timestamp};
 use futures::StreamExt;
 use http::StatusCode;
+use ring::digest::SHA256;
 use store::ObjectWriter;
 
+use crate::attempt::{Attempt, Extending};
 use crate::digest::{Hasher, HasherDied, Sha256, Wishes};
 use crate::multipart::{Event, MultipartError, Parser};
 use crate::upload_request::{Shape, UploadRequest, check_media_type};
 use crate::{StreamServer, failure};
-
-/// An upload shows that it lives by moving this end of its lease.
-pub const LEASE_S: i64 = 60;
-pub const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(20);
-/// After the database did not answer.
-const EXTENDED_AGAIN_MS: i64 = 2_000;
 
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,19 +26,17 @@ pub struct Received {
 /// Reads the whole body into `writer`. On `Err` the writer is to be aborted: nothing of the upload is kept.
 pub async fn receive(
     server: &StreamServer,
-    attempt: AttemptId,
+    attempt: &Attempt,
     request: UploadRequest,
     body: Body,
     writer: &mut dyn ObjectWriter,
 ) -> Result<Received, Problem> {
     let UploadRequest { shape, wishes, filename } = request;
     let mut body = Incoming {
-        server,
         attempt,
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
-        extend_at: server.clock.now().plus_ms(LEASE_EXTENDED_EVERY.as_millis() as i64),
-        lease_until: server.clock.now().plus_s(LEASE_S),
+        lease: Extending::from(server.clock.now()),
     };
     let mut file = File { writer, hasher: None, bytes: 0, bytes_max: server.limits.upload_bytes_max };
     let filename = match shape {
@@ -95,13 +86,11 @@ async fn receive_form(
 
 /// The body, counted as life of the upload.
 struct Incoming<'a> {
-    server: &'a StreamServer,
-    attempt: AttemptId,
+    attempt: &'a Attempt,
     stream: BodyDataStream,
     /// Over the content as it is on the wire, which is what `Content-Digest` speaks of.
     hasher: Option<Hasher>,
-    extend_at: Timestamp,
-    lease_until: Timestamp,
+    lease: Extending,
 }
 
 impl Incoming<'_> {
@@ -111,31 +100,8 @@ impl Incoming<'_> {
         if let Some(hasher) = &self.hasher {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;
         }
-        self.extend_lease().await?;
+        self.lease.extend(self.attempt).await?;
         Ok(Some(bytes))
-    }
-
-    /// A database that is away for less than the lease costs nobody an upload.
-    async fn extend_lease(&mut self) -> Result<(), Problem> {
-        let now = self.server.clock.now();
-        if now < self.extend_at {
-            return Ok(());
-        }
-        match self.server.extend_upload(self.attempt, now.plus_s(LEASE_S)).await {
-            Ok(()) => {
-                self.extend_at = now.plus_ms(LEASE_EXTENDED_EVERY.as_millis() as i64);
-                self.lease_until = now.plus_s(LEASE_S);
-                Ok(())
-            }
-            Err(problem)
-                if problem.status() == StatusCode::SERVICE_UNAVAILABLE
-                    && self.server.clock.now().plus_ms(EXTENDED_AGAIN_MS) < self.lease_until =>
-            {
-                self.extend_at = self.server.clock.now().plus_ms(EXTENDED_AGAIN_MS);
-                Ok(())
-            }
-            Err(problem) => Err(problem),
-        }
     }
 }
 
@@ -162,14 +128,13 @@ impl File<'_> {
 }
 
 fn hasher(wanted: bool) -> Result<Option<Hasher>, Problem> {
-    if wanted { Hasher::start().map(Some).map_err(Problem::internal) } else { Ok(None) }
+    if wanted { Hasher::start(&SHA256).map(Some).map_err(Problem::internal) } else { Ok(None) }
 }
 
 async fn finish(hasher: Option<Hasher>) -> Result<Option<Sha256>, Problem> {
-    match hasher {
-        Some(hasher) => hasher.finish().await.map(Some).map_err(hasher_died),
-        None => Ok(None),
-    }
+    let Some(hasher) = hasher else { return Ok(None) };
+    let digest = hasher.finish().await.map_err(hasher_died)?;
+    Ok(Some(digest.as_ref().try_into().expect("SHA-256 has 32 bytes")))
 }
 
 fn hasher_died(error: HasherDied) -> Problem {

@@ -49,7 +49,14 @@ async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps,
     let catalog = Catalog::open(&settings.database_place()).await?;
     let store = store::open(&settings.store_place()).await?;
     let clock = Clock::kept_by(catalog.clock(), shutdown).await?;
-    Ok(Deps { catalog, store, clock, ids: Ids::system(), limits: settings.limits.clone() })
+    Ok(Deps {
+        catalog,
+        store,
+        clock,
+        ids: Ids::system(),
+        limits: settings.limits.clone(),
+        shutdown: shutdown.clone(),
+    })
 }
 
 /// Ready: the database and the store answer.

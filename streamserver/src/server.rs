@@ -13,11 +13,13 @@ use http::Method;
 use sql::Catalog;
 use store::Store;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::routes;
 
 use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
+use crate::tus::{self, Holds};
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, storyboard, upload};
 
@@ -32,6 +34,8 @@ pub struct Deps {
     pub clock: Clock,
     pub ids: Ids,
     pub limits: Limits,
+    /// The process is to end: uploads that can be gone on with break off, and keep what came.
+    pub shutdown: CancellationToken,
 }
 
 /// Cheap to clone; every handler gets one.
@@ -47,17 +51,22 @@ pub struct StreamServer {
     pub(crate) streams: ConcurrencyBucket,
     /// Places for uploads.
     pub(crate) uploads: ConcurrencyBucket,
+    /// Resumable uploads that are being written to.
+    pub(crate) holds: Holds,
+    pub(crate) shutdown: CancellationToken,
     /// Work that must end although its request has: commits, and giving up what was begun.
     pub(crate) tasks: TaskTracker,
 }
 
 impl StreamServer {
     pub fn new(deps: Deps) -> StreamServer {
-        let Deps { catalog, store, clock, ids, limits } = deps;
+        let Deps { catalog, store, clock, ids, limits, shutdown } = deps;
         StreamServer {
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
             streams: ConcurrencyBucket::new("streams", limits.streams_max),
             uploads: ConcurrencyBucket::new("uploads", limits.uploads_max),
+            holds: Holds::default(),
+            shutdown,
             tasks: TaskTracker::new(),
             limits: Arc::new(limits),
             catalog,
@@ -157,9 +166,10 @@ struct Gone;
 
 /// The list of routes.
 pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
-    Routes::new(tokens)
+    Routes::new(tokens.clone())
         .route(Policy::Anyone, routes!(progressive::progressive))
         .route(Policy::Upload, routes!(upload::whole))
+        .merge(tus::routes(tokens))
         .route(Policy::Anyone, routes!(publication::master))
         .route(Policy::Anyone, routes!(cover::jpeg))
         .route(Policy::Anyone, routes!(cover::webp))

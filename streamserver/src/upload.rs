@@ -9,19 +9,16 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use chassis::{Caller, Path, Problem};
-use domain::{AttemptId, JobId, ObjectFile, ObjectKey, Timestamp, VideoId, VideoState, Visibility};
+use domain::{JobId, ObjectKey, VideoId, VideoState, Visibility};
 use http::StatusCode;
 use sql::{BeginUpload, CompleteUpload, CompletedUpload};
 use store::{ObjectWriter, Stored};
 
-use crate::receive::{LEASE_EXTENDED_EVERY, LEASE_S, Received};
+use crate::attempt::{Attempt, LEASE_S, Lease, ask_again};
+use crate::receive::Received;
 use crate::upload_request::{UploadRequest, clean_filename};
 use crate::{StreamServer, digest, failure, receive};
 
-const FIND_STORE_MAX: Duration = Duration::from_secs(5);
-/// The client waits this long for a database that does not answer, once its bytes are there.
-const COMPLETE_MAX: Duration = Duration::from_secs(5);
-const COMPLETE_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const GIVE_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// What was stored.
@@ -72,11 +69,11 @@ pub async fn whole(
     let (head, body) = request.into_parts();
     let request = UploadRequest::read(&head.headers, &body, server.limits.upload_bytes_max)?;
     let _place = server.uploads.acquire()?;
-    let attempt = Attempt::begin(&server, video).await?;
-    find_store(&server, &attempt.key()).await?;
+    let attempt = begin(&server, video).await?;
+    server.find_store(&attempt.key()).await?;
     let mut writer = server.store.create(&attempt.key()).await.map_err(failure::store)?;
-    match receive::receive(&server, attempt.id, request, body, &mut *writer).await {
-        Ok(received) => attempt.commit(writer, received).await,
+    match receive::receive(&server, &attempt, request, body, &mut *writer).await {
+        Ok(received) => commit_in_peace(&server, attempt, writer, received).await,
         Err(problem) => {
             writer.abort().await;
             // The attempt abandons itself when it is dropped; the client need not wait for that.
@@ -85,17 +82,8 @@ pub async fn whole(
     }
 }
 
-/// Before the first byte is taken: once it sends, a client has the store's patience, which is made for a pause in the
-/// middle and not for a store that is away.
-async fn find_store(server: &StreamServer, key: &ObjectKey) -> Result<(), Problem> {
-    match tokio::time::timeout(FIND_STORE_MAX, server.store.head(key)).await {
-        Ok(found) => found.map(drop).map_err(failure::store),
-        Err(late) => Err(failure::unavailable(late)),
-    }
-}
-
 /// The owner, or the holder of a token for this video. Somebody else's video is 403 where they can see it.
-async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> Result<(), Problem> {
+pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> Result<(), Problem> {
     match caller {
         Caller::Upload { video: allowed, .. } if *allowed == video => return Ok(()),
         Caller::Upload { .. } => {
@@ -116,61 +104,39 @@ async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> R
     }
 }
 
-/// One try at uploading. Dropped before it is committed, it abandons itself, also when the client went away and
-/// the handler with it.
-struct Attempt {
-    server: StreamServer,
-    video: VideoId,
-    id: AttemptId,
-    open: bool,
+async fn begin(server: &StreamServer, video: VideoId) -> Result<Attempt, Problem> {
+    let now = server.clock.now();
+    let attempt = Attempt::new(server, video, now);
+    let begun = server.catalog.begin_upload(attempt.id(), video, now.plus_s(LEASE_S), now).await;
+    match begun.map_err(failure::sql)? {
+        BeginUpload::Begun => Ok(attempt),
+        BeginUpload::NotFound => Err(Problem::not_found()),
+        BeginUpload::AlreadyUploaded => Err(already_uploaded()),
+    }
 }
 
-impl Attempt {
-    async fn begin(server: &StreamServer, video: VideoId) -> Result<Attempt, Problem> {
-        let now = server.clock.now();
-        // Before the row: should the handler be dropped while it is written, it is abandoned too.
-        let attempt = Attempt { server: server.clone(), video, id: server.ids.next(now), open: true };
-        let begun = server.catalog.begin_upload(attempt.id, video, now.plus_s(LEASE_S), now).await;
-        match begun.map_err(failure::sql)? {
-            BeginUpload::Begun => Ok(attempt),
-            BeginUpload::NotFound => Err(Problem::not_found()),
-            BeginUpload::AlreadyUploaded => Err(already_uploaded()),
-        }
-    }
-
-    fn key(&self) -> ObjectKey {
-        ObjectKey { video: self.video, attempt: self.id, file: ObjectFile::Source }
-    }
-
-    /// Runs in a task of its own: once the bytes are there, a client that hangs up must not leave them between
-    /// the store and the database.
-    async fn commit(
-        mut self,
-        writer: Box<dyn ObjectWriter>,
-        received: Received,
-    ) -> Result<Response, Problem> {
-        self.open = false;
-        let (server, key) = (self.server.clone(), self.key());
-        let sha256 = received.sha256;
-        let task = async move {
-            let committed = commit(&server, &key, writer, received).await;
+/// Runs in a task of its own: once the bytes are there, a client that hangs up must not leave them between the store
+/// and the database.
+async fn commit_in_peace(
+    server: &StreamServer,
+    attempt: Attempt,
+    writer: Box<dyn ObjectWriter>,
+    received: Received,
+) -> Result<Response, Problem> {
+    let (video, sha256) = (attempt.key().video, received.sha256);
+    let task = {
+        let server = server.clone();
+        async move {
+            let committed = commit(&server, &attempt, writer, received).await;
             if let Err(not_committed) = &committed {
-                server.give_up(key, not_committed).await;
+                server.give_up(attempt.key(), not_committed).await;
             }
+            attempt.keep();
             committed.map_err(NotCommitted::into_problem)
-        };
-        let stored = self.server.tasks.spawn(task).await.map_err(Problem::internal)??;
-        Ok(created(self.video, stored, sha256))
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if self.open {
-            let (server, id) = (self.server.clone(), self.id);
-            self.server.tasks.spawn(async move { server.abandon_upload(id).await });
         }
-    }
+    };
+    let stored = server.tasks.spawn(task).await.map_err(Problem::internal)??;
+    Ok(created(video, stored, sha256))
 }
 
 enum NotCommitted {
@@ -191,68 +157,26 @@ impl NotCommitted {
 /// Makes the bytes durable, then the video's.
 async fn commit(
     server: &StreamServer,
-    key: &ObjectKey,
+    attempt: &Attempt,
     writer: Box<dyn ObjectWriter>,
     received: Received,
 ) -> Result<Stored, NotCommitted> {
-    let stored = finish(server, key.attempt, writer).await.map_err(NotCommitted::Failed)?;
+    let stored = attempt.finish(writer).await.map_err(NotCommitted::Failed)?;
     let now = server.clock.now();
     let done = CompletedUpload {
-        video: key.video,
-        attempt: key.attempt,
+        video: attempt.key().video,
+        attempt: attempt.id(),
         bytes: stored.bytes,
         crc64nvme: stored.crc64nvme,
         sha256_hex: received.sha256.map(|digest| hex(&digest)),
         filename: received.filename.as_deref().and_then(clean_filename),
         ingest_job: server.ids.next::<JobId>(now),
     };
-    match complete(server, &done, now).await.map_err(NotCommitted::Failed)? {
+    let completed = ask_again(|| server.catalog.complete_upload(&done, now)).await;
+    match completed.map_err(NotCommitted::Failed)? {
         CompleteUpload::Completed => Ok(stored),
         CompleteUpload::AlreadyUploaded => Err(NotCommitted::Refused(already_uploaded())),
         CompleteUpload::Gone => Err(NotCommitted::Refused(Problem::not_found())),
-    }
-}
-
-/// The last sync may take long on a busy disk; nobody sweeps the attempt meanwhile. A purge waits for no longer than the
-/// lease where this process dies.
-async fn finish(
-    server: &StreamServer,
-    attempt: AttemptId,
-    writer: Box<dyn ObjectWriter>,
-) -> Result<Stored, Problem> {
-    if let Err(problem) = server.extend_upload(attempt, server.clock.now().plus_s(LEASE_S)).await {
-        writer.abort().await;
-        return Err(problem);
-    }
-    let mut finishing = std::pin::pin!(writer.finish());
-    loop {
-        match tokio::time::timeout(LEASE_EXTENDED_EVERY, &mut finishing).await {
-            Ok(stored) => return stored.map_err(failure::store),
-            // Should the lease be lost, the commit is refused.
-            Err(_) => drop(server.extend_upload(attempt, server.clock.now().plus_s(LEASE_S)).await),
-        }
-    }
-}
-
-/// A commit whose answer was lost may have happened: the bytes are there, so it is asked for again, and says which.
-async fn complete(
-    server: &StreamServer,
-    done: &CompletedUpload,
-    now: Timestamp,
-) -> Result<CompleteUpload, Problem> {
-    let give_up = tokio::time::Instant::now() + COMPLETE_MAX;
-    loop {
-        let completed = tokio::time::timeout_at(give_up, server.catalog.complete_upload(done, now)).await;
-        let error = match completed {
-            Ok(Ok(outcome)) => return Ok(outcome),
-            Ok(Err(error)) => failure::sql(error),
-            Err(late) => return Err(failure::unavailable(late)),
-        };
-        let again_at = tokio::time::Instant::now() + COMPLETE_AGAIN_AFTER;
-        if error.status() != StatusCode::SERVICE_UNAVAILABLE || again_at >= give_up {
-            return Err(error);
-        }
-        tokio::time::sleep_until(again_at).await;
     }
 }
 
@@ -270,7 +194,7 @@ fn created(video: VideoId, stored: Stored, sha256: Option<digest::Sha256>) -> Re
     response
 }
 
-fn already_uploaded() -> Problem {
+pub fn already_uploaded() -> Problem {
     Problem::conflict(
         "/problems/already-uploaded",
         "This video has been uploaded",
@@ -283,12 +207,6 @@ fn hex(digest: &digest::Sha256) -> String {
 }
 
 impl StreamServer {
-    /// Moves the end of an upload's lease; a problem where the upload has ended under our hands.
-    pub(crate) async fn extend_upload(&self, attempt: AttemptId, until: Timestamp) -> Result<(), Problem> {
-        let alive = self.catalog.extend_upload(attempt, until).await.map_err(failure::sql)?;
-        if alive { Ok(()) } else { Err(Problem::not_found()) }
-    }
-
     /// The client does not wait for it to the end: what disturbed the upload may disturb this too.
     async fn give_up(&self, key: ObjectKey, why: &NotCommitted) {
         let (server, refused) = (self.clone(), matches!(why, NotCommitted::Refused(_)));
@@ -299,21 +217,5 @@ impl StreamServer {
             }
         });
         let _ = tokio::time::timeout(GIVE_UP_WAIT, given_up).await;
-    }
-
-    /// Should this fail, the lease runs out and the sweeper does it.
-    async fn abandon_upload(&self, attempt: AttemptId) {
-        if let Err(error) = self.catalog.abandon_upload(attempt, self.clock.now()).await {
-            tracing::warn!(attempt.id = %attempt, %error, "an upload could not be abandoned");
-        }
-    }
-
-    /// Of an attempt that is abandoned. Should this fail, the sweeper does it.
-    async fn remove_object(&self, key: &ObjectKey) {
-        for (path, result) in self.store.delete(&[key.path()]).await {
-            if let Err(error) = result {
-                tracing::warn!(path, %error, "an object of a lost upload stays until it is swept");
-            }
-        }
     }
 }

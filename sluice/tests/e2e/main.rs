@@ -27,4 +27,5 @@ mod settings;
 mod starts;
 mod store_away;
 mod storyboard;
+mod tus;
 mod workers;

@@ -4,6 +4,7 @@
 mod film;
 mod nth;
 mod raw;
+mod resuming;
 mod uploading;
 mod watching;
 mod world;

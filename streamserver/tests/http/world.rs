@@ -52,10 +52,28 @@ impl World {
         World::build_under(folder, store, |catalog| catalog, change).await
     }
 
+    /// With a clock that stands until it is told.
+    pub async fn with_manual_clock() -> (World, Clock) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Disk::open(&folder.path().join("store")).unwrap());
+        let clock = Clock::manual(Clock::system().now());
+        (World::build_at(folder, store, clock.clone(), |catalog| catalog, |_| {}).await, clock)
+    }
+
     /// The service's view of the database may be another than the test's.
     pub async fn build_under(
         folder: tempfile::TempDir,
         store: Arc<dyn Store>,
+        view: impl FnOnce(Catalog) -> Catalog,
+        change: impl FnOnce(&mut Limits),
+    ) -> World {
+        World::build_at(folder, store, Clock::system(), view, change).await
+    }
+
+    async fn build_at(
+        folder: tempfile::TempDir,
+        store: Arc<dyn Store>,
+        clock: Clock,
         view: impl FnOnce(Catalog) -> Catalog,
         change: impl FnOnce(&mut Limits),
     ) -> World {
@@ -66,14 +84,16 @@ impl World {
         change(&mut settings.limits);
         let place = DatabasePlace::sqlite(&folder.path().join("sluice.db"));
         let catalog = Catalog::open(&place).await.unwrap();
-        let (clock, ids) = (Clock::system(), Ids::system());
+        let ids = Ids::system();
         let key = SigningKey::generate(&ids).unwrap();
+        let shutdown = CancellationToken::new();
         let deps = Deps {
             catalog: view(catalog.clone()),
             store: store.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
             limits: settings.limits.clone(),
+            shutdown: shutdown.clone(),
         };
         let server = StreamServer::new(deps);
         let tokens = Tokens::new(key.verifying(), clock.clone(), catalog.session_lookup());
@@ -81,7 +101,6 @@ impl World {
         let app = Edge::new(EdgeConfig::new(&settings, ids.clone())).wrap(router);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
         let serving = tokio::spawn({
             let (limits, shutdown) = (settings.limits.clone(), shutdown.clone());
             async move { chassis::serve(listener, app, &limits, shutdown).await }
@@ -114,7 +133,7 @@ impl World {
             display_name: username.into(),
         };
         self.catalog.create_user(&user, now).await.unwrap();
-        let expires_at = now.plus_s(3600);
+        let expires_at = now.plus_s(30 * 24 * 3600);
         self.catalog.create_session(&NewSession { id: session, user: id, expires_at }, now).await.unwrap();
         Person { id, token: self.key.session_token(id, session, role, now, expires_at) }
     }
@@ -158,6 +177,11 @@ impl World {
     pub async fn objects(&self) -> Vec<String> {
         let page = self.store.list("", None, 1000).await.unwrap();
         page.objects.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// As a signal would.
+    pub fn ask_to_end(&self) {
+        self.shutdown.cancel();
     }
 
     /// Every test ends like this: the service stops, nothing is left over, the rows make sense.

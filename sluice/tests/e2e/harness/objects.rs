@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::{ObjectKey, S3Place};
 use futures::TryStreamExt;
-use store::{Disk, S3, S3Access, S3Patience, Store};
+use store::{Crc64Nvme, Disk, S3, S3Access, S3Patience, Store};
 
 use super::Backends;
 
@@ -42,6 +42,19 @@ impl Objects {
     pub async fn of_video(&self, video: &str) -> Vec<String> {
         let page = self.0.list(&format!("videos/{video}/"), None, Objects::LISTED_MAX).await.unwrap();
         page.objects.into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// Length and checksum of everything stored as an upload of the video, pieces included.
+    pub async fn source_sums(&self, video: &str) -> Vec<(u64, Crc64Nvme)> {
+        let mut sums = Vec::new();
+        for path in self.of_video(video).await.into_iter().filter(|path| path.ends_with("/source")) {
+            let key: ObjectKey = path.parse().unwrap();
+            let Some(meta) = self.0.head(&key).await.unwrap() else { continue };
+            // It may have been swept meanwhile.
+            let Ok(blocks) = self.0.read(&key, 0..meta.bytes).await else { continue };
+            sums.push((meta.bytes, Crc64Nvme::of(blocks).await.unwrap()));
+        }
+        sums
     }
 
     /// What is stored as the upload of a video are the bytes that were sent; also what was left behind by a try that

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Backends, Persona};
+use super::{Backends, Objects, Persona};
 
 const START_S_MAX: u64 = 30;
 const STOP_S_MAX: u64 = 40;
@@ -28,7 +28,7 @@ pub struct Program {
 pub struct App {
     // Before what it stands on, and the folder, which holds the log: fields are dropped in this order.
     pub program: Program,
-    _backends: Backends,
+    backends: Backends,
     more_backends: Vec<Backends>,
     pub folder: TempDir,
     settings: Vec<(String, String)>,
@@ -238,7 +238,7 @@ impl App {
         ]);
         all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let program = Program::start("sluice", folder.path(), "log-0", &all);
-        App { program, _backends: backends, more_backends: Vec::new(), folder, settings: all, starts: 1 }
+        App { program, backends, more_backends: Vec::new(), folder, settings: all, starts: 1 }
     }
 
     pub fn base(&self) -> &str {
@@ -315,6 +315,11 @@ impl App {
     /// `sluice check` finds nothing.
     pub fn check(&self) {
         check(self.folder.path(), &self.settings);
+    }
+
+    /// The object store, without the server in between.
+    pub async fn store(&self) -> Objects {
+        Objects::open(&self.backends, &self.folder.path().join("data/objects"), self.folder.path()).await
     }
 
     /// Paths in the object store.

@@ -1,0 +1,189 @@
+//! The bytes of a request, into pieces of its upload. Whatever ends them, those that came are kept, unless the client
+//! gave a checksum that they do not have.
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use chassis::Problem;
+use domain::UploadKind;
+use http_body_util::BodyExt;
+
+use super::checksum::{Expected, Sums};
+use super::hold::Held;
+use super::piece::{self, OpenPiece};
+use super::{finish, refusal};
+use crate::attempt::Extending;
+use crate::failure;
+
+/// What a request brings.
+pub struct Incoming {
+    pub body: Body,
+    pub checksum: Option<Expected>,
+    /// Said now, where it had been deferred.
+    pub length_bytes: Option<u64>,
+}
+
+/// Why no more is read.
+enum End {
+    /// That was all.
+    Whole,
+    /// Somebody else wants the upload, or the process ends.
+    Stopped,
+    Broken(axum::Error),
+    TooLong,
+}
+
+/// Appends, and completes the upload if that was the last of it.
+pub async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
+    let Incoming { body, checksum, length_bytes } = incoming;
+    let length_bytes = length_bytes.filter(|_| held.upload.length_bytes.is_none());
+    let mut sums = checksum.map(Sums::start).transpose()?;
+    let mut append = Append::new(held, length_bytes, sums.is_some());
+    let received = append.receive(body, &mut sums).await;
+    append.settle(received, sums).await?;
+    if held.has_all_bytes() { finish::finish(held).await } else { Ok(()) }
+}
+
+struct Append<'a> {
+    held: &'a mut Held,
+    length_bytes: Option<u64>,
+    /// The checksum decides, at the end, on all that the request brought.
+    all_or_nothing: bool,
+    open: Option<OpenPiece>,
+    lease: Extending,
+}
+
+impl Append<'_> {
+    fn new(held: &mut Held, length_bytes: Option<u64>, all_or_nothing: bool) -> Append<'_> {
+        let lease = Extending::from(held.server.clock.now());
+        Append { held, length_bytes, all_or_nothing, open: None, lease }
+    }
+
+    async fn receive(&mut self, mut body: Body, sums: &mut Option<Sums>) -> Result<End, Problem> {
+        if !body.is_end_stream() {
+            // Before the body is touched: who waits for a `100 Continue` hears of what is out of order.
+            self.open = Some(OpenPiece::begin(self.held).await?);
+        }
+        let mut room_bytes = room_bytes(self.held, self.length_bytes);
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = self.held.stopped() => return Ok(End::Stopped),
+                frame = body.frame() => frame,
+            };
+            let frame = match frame {
+                None => return Ok(End::Whole),
+                Some(Err(error)) => return Ok(End::Broken(error)),
+                Some(Ok(frame)) => frame,
+            };
+            let bytes = match (frame.into_data(), &mut *sums) {
+                (Ok(bytes), _) => bytes,
+                (Err(frame), Some(sums)) => {
+                    frame.trailers_ref().map_or(Ok(()), |trailers| sums.read_trailers(trailers))?;
+                    continue;
+                }
+                (Err(_), None) => continue,
+            };
+            let Some(room_left) = room_bytes.checked_sub(bytes.len() as u64) else {
+                return Ok(End::TooLong);
+            };
+            room_bytes = room_left;
+            if let Some(sums) = sums {
+                sums.update(&bytes).await?;
+            }
+            self.write(bytes).await?;
+        }
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(OpenPiece::begin(self.held).await?),
+        };
+        open.write(bytes).await?;
+        if !self.all_or_nothing && open.is_due(self.held.server.clock.now()) {
+            self.commit().await?;
+        }
+        self.lease.extend(self.held).await
+    }
+
+    /// Keeps what is to be kept of what was received.
+    async fn settle(&mut self, received: Result<End, Problem>, sums: Option<Sums>) -> Result<(), Problem> {
+        let (kept, outcome) = match received {
+            Ok(End::Whole) => match sums {
+                Some(sums) => {
+                    sums.verify().await.map_or_else(|problem| (false, Err(problem)), |()| (true, Ok(())))
+                }
+                None => (true, Ok(())),
+            },
+            Ok(End::Stopped | End::Broken(_)) if self.all_or_nothing => {
+                (false, Err(refusal::interrupted_unverified()))
+            }
+            Ok(End::Stopped) if self.held.server.shutdown.is_cancelled() => {
+                (true, Err(refusal::interrupted()))
+            }
+            Ok(End::Stopped) => (true, Err(refusal::taken_over())),
+            Ok(End::Broken(error)) => (true, Err(refusal::interrupted().with_source(error))),
+            Ok(End::TooLong) => {
+                let all_bytes = self.held.upload.length_bytes.or(self.length_bytes);
+                (false, Err(too_long(self.held, all_bytes)))
+            }
+            Err(problem) => (false, Err(problem)),
+        };
+        if kept {
+            self.commit().await?;
+        } else if let Some(open) = self.open.take() {
+            open.abandon().await;
+        }
+        outcome
+    }
+
+    /// The piece that is open, and the length if it was said with this request.
+    async fn commit(&mut self) -> Result<(), Problem> {
+        let length_bytes = self.length_bytes.take();
+        match self.open.take() {
+            Some(open) if open.is_empty() => open.abandon().await,
+            Some(open) => return open.commit(self.held, length_bytes).await,
+            None => {}
+        }
+        if length_bytes.is_some() {
+            piece::commit(self.held, false, None, length_bytes).await
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What can be told from its head: there is room for it, and a length that was said before is the same.
+pub fn check_fits(held: &Held, incoming: &Incoming) -> Result<(), Problem> {
+    let (upload, bytes_max) = (&held.upload, held.server.limits.upload_bytes_max);
+    if let Some(said) = incoming.length_bytes {
+        if upload.length_bytes.is_some_and(|before| before != said) || said < upload.offset_bytes {
+            return Err(refusal::other_length());
+        }
+        if said > bytes_max {
+            return Err(failure::upload_too_large(bytes_max));
+        }
+        if said == 0 && upload.kind == UploadKind::Whole {
+            return Err(refusal::empty());
+        }
+    }
+    let all_bytes = upload.length_bytes.or(incoming.length_bytes);
+    if incoming.body.size_hint().lower() > room_bytes(held, incoming.length_bytes) {
+        return Err(too_long(held, all_bytes));
+    }
+    Ok(())
+}
+
+fn too_long(held: &Held, all_bytes: Option<u64>) -> Problem {
+    match all_bytes {
+        Some(length_bytes) => refusal::longer_than_said(length_bytes),
+        None => failure::upload_too_large(held.server.limits.upload_bytes_max),
+    }
+}
+
+/// What may still come.
+fn room_bytes(held: &Held, said_now: Option<u64>) -> u64 {
+    let length_bytes = held.upload.length_bytes.or(said_now);
+    let all_bytes = length_bytes.unwrap_or(held.server.limits.upload_bytes_max);
+    all_bytes.saturating_sub(held.upload.offset_bytes)
+}
