@@ -85,7 +85,8 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     }
     .print();
     let served = serve(host, &settings, app, embedded.checks(), metrics, shutdown.clone());
-    let (served, worked) = tokio::join!(served, scheduler::work(scheduler, shutdown));
+    let (served, worked, ()) =
+        tokio::join!(served, scheduler::work(scheduler, shutdown), streamserver.work());
     streamserver.drain().await;
     embedded.catalog.close().await;
     served.and(worked).map(|()| ExitCode::SUCCESS)

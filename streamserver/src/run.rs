@@ -37,7 +37,13 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
     let (catalog, checks) = (deps.catalog.clone(), checks(&deps));
     let server = StreamServer::new(deps);
     let (router, _) = routes(server.clone(), tokens).finish();
-    let served = host.run(&settings, edge.wrap(router), checks, metrics, shutdown).await;
+    let serving = async {
+        let served = host.run(&settings, edge.wrap(router), checks, metrics, shutdown.clone()).await;
+        // A listener that failed takes the work along.
+        shutdown.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serving, server.work());
     server.drain().await;
     catalog.close().await;
     Ok(served?)

@@ -9,6 +9,7 @@ mod create;
 mod finish;
 mod headers;
 mod hold;
+mod left_open;
 mod piece;
 mod refusal;
 

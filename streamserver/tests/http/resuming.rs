@@ -461,23 +461,32 @@ async fn a_holder_that_does_not_hear_is_passed_over() {
 
 #[tokio::test]
 async fn all_bytes_there_and_nobody_left_to_finish() {
-    let world = World::new().await;
+    let (world, clock) = World::with_manual_clock().await;
     let alice = world.user("alice").await;
-    let uploader = Uploader::new(&world, &alice).await;
-    let request = uploader.creation().header("upload-defer-length", "1");
-    let path = location(&request.send().await.unwrap());
-    uploader.appended(&path, 0, b"hello").await;
-    // As a process would leave it that died between the last commit and the end.
-    let id = path.rsplit('/').next().unwrap().parse().unwrap();
-    let now = world.clock.now();
-    let acquired = world.catalog.acquire_resumable(id, false, now.plus_s(3600), now).await.unwrap();
-    let sql::Acquire::Held(upload, _) = acquired else { panic!("{acquired:?}") };
-    let committed =
-        world.catalog.commit_pieces(id, upload.token, false, &[], Some(5), now.plus_s(3600), now).await;
-    assert!(matches!(committed.unwrap(), sql::CommitPieces::Committed { offset_bytes: 5 }));
-    assert_eq!(world.state(uploader.video).await, VideoState::Uploading);
-    assert_eq!(uploader.offset(&path).await, 5);
-    uploader.is_uploaded(b"hello").await;
+    for comes_back in [true, false] {
+        let uploader = Uploader::new(&world, &alice).await;
+        let request = uploader.creation().header("upload-defer-length", "1");
+        let path = location(&request.send().await.unwrap());
+        uploader.appended(&path, 0, b"hello").await;
+        // As a process would leave it that died between the last commit and the end.
+        let id = path.rsplit('/').next().unwrap().parse().unwrap();
+        let (now, expires_at) = (clock.now(), clock.now().plus_s(86_400));
+        let acquired = world.catalog.acquire_resumable(id, false, expires_at, now).await.unwrap();
+        let sql::Acquire::Held(upload, _) = acquired else { panic!("{acquired:?}") };
+        let committed =
+            world.catalog.commit_pieces(id, upload.token, false, &[], Some(5), expires_at, now).await;
+        assert!(matches!(committed.unwrap(), sql::CommitPieces::Committed { offset_bytes: 5 }));
+        assert_eq!(world.state(uploader.video).await, VideoState::Uploading);
+        if comes_back {
+            assert_eq!(uploader.offset(&path).await, 5);
+        } else {
+            world.finish_left_open().await;
+            assert_eq!(world.state(uploader.video).await, VideoState::Uploading, "somebody may be at it");
+            clock.advance_ms(61_000);
+            world.finish_left_open().await;
+        }
+        uploader.is_uploaded(b"hello").await;
+    }
     world.end().await;
 }
 
@@ -616,6 +625,25 @@ async fn an_upload_that_is_ended_is_gone() {
     // What has become a video stays one.
     assert_eq!(uploader.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
     assert_eq!(uploader.head(&path).await.status(), 410);
+    uploader.is_uploaded(b"hello").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_video_has_so_many_uploads_and_no_more() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let uploader = Uploader::new(&world, &alice).await;
+    let mut path = String::new();
+    for _ in 0..sql::RESUMABLE_PER_VIDEO_MAX {
+        path = uploader.create(5).await;
+    }
+    let refused = uploader.creation().header("upload-length", 5).send().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    expect_problem(refused, 429, "too-many-uploads").await;
+    assert_eq!(uploader.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    let path = uploader.create(5).await;
+    uploader.appended(&path, 0, b"hello").await;
     uploader.is_uploaded(b"hello").await;
     world.end().await;
 }

@@ -179,6 +179,11 @@ impl World {
         page.objects.into_iter().map(|(path, _)| path).collect()
     }
 
+    /// What the process does now and then.
+    pub async fn finish_left_open(&self) {
+        self.server.finish_left_open().await;
+    }
+
     /// As a signal would.
     pub fn ask_to_end(&self) {
         self.shutdown.cancel();
