@@ -18,6 +18,8 @@ CREATE TABLE uploads (
   token BIGINT NOT NULL CHECK (token >= 0),
   -- asked: somebody else wants it. heard: its holder knows, and is about to let go.
   hold TEXT NOT NULL CHECK (hold IN ('free', 'held', 'asked', 'heard')),
+  -- How often the holder has shown since then that it lives.
+  signs BIGINT NOT NULL CHECK (signs >= 0),
   expires_at BIGINT NOT NULL,
   created_at BIGINT NOT NULL,
   -- When its pieces stopped counting. Those of a complete partial count until a final has them.

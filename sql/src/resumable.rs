@@ -305,8 +305,8 @@ pub(crate) async fn insert(
     sqlx::query(
         "-- uploads.insert
          INSERT INTO uploads (id, video_id, kind, state, length_bytes, offset_bytes, metadata, concat, filename, token,
-           hold, expires_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (id) DO NOTHING",
+           hold, signs, expires_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, $13) ON CONFLICT (id) DO NOTHING",
     )
     .bind(new.id.to_string())
     .bind(new.video.to_string())

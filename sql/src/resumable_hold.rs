@@ -20,8 +20,8 @@ pub enum Acquire {
     Held(Resumable, Vec<UploadPiece>),
     /// Its holder was asked to let go. A final one is let go by nobody.
     Busy {
-        /// The holder lives, and is about to.
-        heard: bool,
+        /// How often the holder has shown that it lives and is about to. Of one that has died it does not rise any more.
+        signs: i64,
     },
     /// No such upload, or its video is gone.
     NotFound,
@@ -72,17 +72,17 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<Acquire, SqlError> {
         commit!(self, async |tx| {
-            let Some(hold) = lock(tx, id).await? else { return Ok(Acquire::NotFound) };
+            let Some((hold, signs)) = lock(tx, id).await? else { return Ok(Acquire::NotFound) };
             let Some(found) = find(&mut **tx, id, now).await? else { return Ok(Acquire::NotFound) };
             if found.state != UploadState::Open {
                 return Ok(Acquire::Ended(found.state));
             }
             if found.kind == UploadKind::Final {
-                return Ok(Acquire::Busy { heard: false });
+                return Ok(Acquire::Busy { signs });
             }
             if hold != Hold::Free && !force {
                 ask(tx, id).await?;
-                return Ok(Acquire::Busy { heard: hold == Hold::Heard });
+                return Ok(Acquire::Busy { signs });
             }
             take(tx, id, expires_at, now).await?;
             let taken = find(&mut **tx, id, now).await?;
@@ -118,7 +118,8 @@ impl Catalog {
     }
 
     /// Which of those that are held here, each under its token, are to be let go: somebody asks, they were taken, or they
-    /// ended. Whoever asks learns that the holder lives.
+    /// ended. Whoever asks learns that the holder lives: this is to be
+    /// asked for again and again until they are let go.
     pub async fn hear_releases(&self, held: &[(UploadId, i64)]) -> Result<Vec<UploadId>, SqlError> {
         let mut wanted = Vec::new();
         for held in held.chunks(ASKED_AT_ONCE) {
@@ -126,7 +127,9 @@ impl Catalog {
             for &(id, token) in held {
                 match holds.get(&id) {
                     Some((now_under, Hold::Held)) if *now_under == token => continue,
-                    Some((now_under, Hold::Asked)) if *now_under == token => self.hear(id, token).await?,
+                    Some((now_under, Hold::Asked | Hold::Heard)) if *now_under == token => {
+                        self.hear(id, token).await?;
+                    }
                     _ => {}
                 }
                 wanted.push(id);
@@ -148,7 +151,8 @@ impl Catalog {
     async fn hear(&self, id: UploadId, token: i64) -> Result<(), SqlError> {
         sqlx::query(
             "-- uploads.hear
-             UPDATE uploads SET hold = 'heard' WHERE id = $1 AND token = $2 AND hold = 'asked'",
+             UPDATE uploads SET hold = 'heard', signs = signs + 1
+             WHERE id = $1 AND token = $2 AND hold IN ('asked', 'heard')",
         )
         .bind(id.to_string())
         .bind(token)
@@ -162,10 +166,10 @@ impl Catalog {
 const ASKED_AT_ONCE: usize = 500;
 
 /// Takes hold of the row, which the pieces hang on. `None`: there is no such upload.
-pub(crate) async fn lock(tx: &mut Tx, id: UploadId) -> Result<Option<Hold>, SqlError> {
-    let select = tx.locking("-- uploads.lock\nSELECT hold FROM uploads WHERE id = $1", Lock::Write);
+pub(crate) async fn lock(tx: &mut Tx, id: UploadId) -> Result<Option<(Hold, i64)>, SqlError> {
+    let select = tx.locking("-- uploads.lock\nSELECT hold, signs FROM uploads WHERE id = $1", Lock::Write);
     let row = sqlx::query(select).bind(id.to_string()).fetch_optional(&mut **tx).await?;
-    row.map(|row| parsed(&row, "hold")).transpose()
+    row.map(|row| Ok((parsed(&row, "hold")?, int(&row, "signs")?))).transpose()
 }
 
 async fn ask(tx: &mut Tx, id: UploadId) -> Result<(), SqlError> {
@@ -179,7 +183,7 @@ async fn ask(tx: &mut Tx, id: UploadId) -> Result<(), SqlError> {
 async fn take(tx: &mut Tx, id: UploadId, expires_at: Timestamp, now: Timestamp) -> Result<(), SqlError> {
     sqlx::query(
         "-- uploads.take
-         UPDATE uploads SET hold = 'held', token = token + 1,
+         UPDATE uploads SET hold = 'held', signs = 0, token = token + 1,
            expires_at = CASE WHEN expires_at < $2 THEN $2 ELSE expires_at END
          WHERE id = $1",
     )

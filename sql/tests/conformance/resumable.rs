@@ -262,13 +262,14 @@ async fn who_asks_is_heard_and_let_in(mut world: World) {
     let held = [(id, token)];
     let piece = begin(&mut world, id, token, 10).await;
     assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), []);
-    assert_eq!(ask(&world, id, false).await, Acquire::Busy { heard: false });
-    assert_eq!(ask(&world, id, false).await, Acquire::Busy { heard: false }, "nobody heard");
+    assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 0 });
+    assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 0 }, "nobody heard");
     assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), [id]);
-    assert_eq!(ask(&world, id, false).await, Acquire::Busy { heard: true });
+    assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 1 });
     // Until it has let go it may keep what it has.
     assert_eq!(commit(&world, id, token, &[piece]).await, CommitPieces::Committed { offset_bytes: 10 });
     assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), [id], "still");
+    assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 2 }, "it lives");
     release(&world, id, token).await;
     let (next, pieces) = acquire(&world, id).await;
     assert_eq!((next, pieces), (token + 1, vec![piece]));
@@ -296,7 +297,7 @@ async fn the_poller_hears_of_more_uploads_than_one_statement_takes(mut world: Wo
     held.push((id, token));
     let wanted = world.catalog.hear_releases(&held).await.unwrap();
     assert_eq!(wanted.len(), held.len());
-    assert_eq!(ask(&world, id, false).await, Acquire::Busy { heard: true });
+    assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 1 });
 }
 
 both!(what_a_dead_holder_began_is_swept);
@@ -457,7 +458,7 @@ async fn partial_uploads_are_put_together_in_the_order_asked_for(mut world: Worl
     let CreateFinal::Created(pieces) = created else { panic!("{created:?}") };
     assert_eq!(pieces.iter().map(|piece| piece.bytes).collect::<Vec<_>>(), [20, 10]);
     let begun = begin(&mut world, dead, 1, 30).await;
-    assert_eq!(ask(&world, dead, true).await, Acquire::Busy { heard: false }, "it takes no bytes");
+    assert_eq!(ask(&world, dead, true).await, Acquire::Busy { signs: 0 }, "it takes no bytes");
     // Whoever made it died: it is asked for again.
     let (id, created) = create_final(&mut world, video, &[b, empty, a]).await;
     assert_eq!(created, CreateFinal::Created(pieces.clone()));
@@ -761,7 +762,7 @@ async fn of_many_who_want_it_one_holds_it_and_every_byte_counts_once(mut world: 
                     CommitPieces::Lost => continue,
                     other => panic!("{other:?}"),
                 }
-                if (task + round as u64) % 7 > 0 {
+                if !(task + round as u64).is_multiple_of(7) {
                     catalog.release_resumable(id, upload.token, now).await.unwrap();
                 }
             }

@@ -23,7 +23,7 @@ use crate::{StreamServer, failure};
 
 const LISTEN_EVERY: Duration = Duration::from_millis(200);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// A process that is alive has heard by then.
+/// A process that is alive has heard by then, and shows it as often, until it has let go.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// The holder makes durable what came; on a busy disk that takes its time.
 const RELEASED_WITHIN: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl Held {
     /// `None`: it is complete.
     pub async fn acquire(server: &StreamServer, id: UploadId) -> Result<Option<Held>, Problem> {
         let began = Instant::now();
-        let mut force = false;
+        let (mut signs, mut seen_at, mut force) = (0, began, false);
         loop {
             let now = server.clock.now();
             let expires_at = server.upload_expires_at(now);
@@ -55,7 +55,12 @@ impl Held {
                 Acquire::Ended(UploadState::Complete) => return Ok(None),
                 Acquire::Ended(state) => return Err(refusal::ended(state)),
                 Acquire::Busy { .. } if began.elapsed() > RELEASED_WITHIN => return Err(refusal::held()),
-                Acquire::Busy { heard } => force = !heard && began.elapsed() > HEARD_WITHIN,
+                Acquire::Busy { signs: newer } => {
+                    if newer > signs {
+                        (signs, seen_at) = (newer, Instant::now());
+                    }
+                    force = seen_at.elapsed() > HEARD_WITHIN;
+                }
             }
             server.holds.listen_now();
             tokio::time::sleep(ASK_AGAIN_AFTER).await;
