@@ -14,6 +14,7 @@ use transcoder::Confinement;
 use crate::doctor::Verdict;
 use crate::embedded::Embedded;
 use crate::moving::{self, Trust};
+use crate::put::{self, Put};
 use crate::walk::Objects;
 use crate::{check, doctor, healthcheck, start};
 
@@ -53,6 +54,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Upload a film, wait until it can be watched, and print where. Broken off, the same command goes on with it.
+    Put(Put),
     /// Look at FFmpeg, the sandbox, the store, the disk and the clock.
     Doctor,
     /// Ask a service on this machine whether it is ready; exit 0 only if it is. For containers.
@@ -84,6 +87,10 @@ pub fn run() -> ExitCode {
         let confinement = if unsafe_no_sandbox { Confinement::AsFarAsItGoes } else { Confinement::Demanded };
         return transcoder::run_child(confinement);
     }
+    // A client has no settings of a server.
+    if let Some(Command::Put(put)) = arguments.command {
+        return in_runtime(put_film(&put)).unwrap_or_else(|failure| failure.report());
+    }
     let service = match arguments.command {
         Some(Command::Healthcheck { service }) => service,
         _ => ServiceName::AllInOne,
@@ -108,7 +115,7 @@ pub fn run() -> ExitCode {
             in_runtime(move_rows(&settings, &to_database.unwrap_or_default()))
         }
         Some(Command::Doctor) => in_runtime(examine(&settings)),
-        Some(Command::Transcoder { .. }) | None => in_runtime(start::start(settings)),
+        Some(Command::Put(_) | Command::Transcoder { .. }) | None => in_runtime(start::start(settings)),
     };
     outcome.unwrap_or_else(|failure| failure.report())
 }
@@ -142,6 +149,10 @@ fn print_settings(settings: &Settings, sample: bool) {
     for (name, (_, value, origin)) in names.zip(settings.table()) {
         println!("{name:<44} {value:<32} {origin}");
     }
+}
+
+async fn put_film(put: &Put) -> Result<ExitCode, Failure> {
+    put::put(put).await.map_err(|error| Failure::software("put", error))
 }
 
 async fn check_all(settings: &Settings) -> Result<ExitCode, Failure> {

@@ -7,6 +7,7 @@ mod doctor;
 mod embedded;
 mod healthcheck;
 mod moving;
+mod put;
 mod start;
 mod walk;
 

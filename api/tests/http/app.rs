@@ -74,6 +74,8 @@ impl App {
         let app = edge.wrap(router.merge(docs(document)));
         let (limits, stop) = (settings.limits.clone(), shutdown.clone());
         tokio::spawn(async move { serve(listener, app, &limits, stop).await });
+        // Clients want one, also those that never use it; somebody may have chosen one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (base, client) = (format!("http://{address}"), reqwest::Client::new());
         App { base, catalog, clock, ids, api, settings, shutdown, client, _folder: folder }
     }

@@ -105,6 +105,8 @@ impl World {
             let (limits, shutdown) = (settings.limits.clone(), shutdown.clone());
             async move { chassis::serve(listener, app, &limits, shutdown).await }
         });
+        // Clients want one, also those that never use it; somebody may have chosen one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         World { catalog, store, clock, ids, http, address, server, key, shutdown, serving, folder }
     }

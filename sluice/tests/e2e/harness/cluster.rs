@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Answer, Backends, Objects, Persona, Program, check, clips, sluice};
+use super::{Answer, Backends, Objects, Persona, Program, check, client_within, clips, sluice};
 
 const SERVE_S_MAX: u64 = 60;
 
@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     /// One of the living processes of a service, another one each turn.
-    fn living(&self, service: Service, turn: usize) -> Option<String> {
+    pub fn living(&self, service: Service, turn: usize) -> Option<String> {
         let members = self.members.iter().filter(|member| member.service == service);
         let living: Vec<String> = members
             .filter_map(|member| Some(member.address.read().unwrap().as_ref()?.base.clone()))
@@ -315,8 +315,7 @@ impl Client {
     const PAUSE: Duration = Duration::from_millis(50);
 
     pub fn anonymous(cluster: &Arc<Cluster>) -> Client {
-        let http =
-            reqwest::Client::builder().timeout(Duration::from_secs(Client::TRY_S_MAX)).build().unwrap();
+        let http = client_within(Duration::from_secs(Client::TRY_S_MAX));
         Client { cluster: cluster.clone(), http, token: None, turn: Arc::default() }
     }
 
@@ -326,6 +325,10 @@ impl Client {
             self.ask(Service::Api, |http, base| http.post(format!("{base}/api/sessions")).json(&body));
         let session = session.await.answer.expect(200).json();
         Client { token: Some(session["token"].as_str().unwrap().to_owned()), ..self }
+    }
+
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
     }
 
     /// Until somebody answers with anything but a 503. What the processes may never say fails the test.

@@ -70,4 +70,17 @@ impl Objects {
             assert!(blocks.concat() == sent, "{path} is not what was sent");
         }
     }
+
+    /// As [`Objects::has_source`], where pieces may lie beside the whole.
+    pub async fn has_among_sources(&self, video: &str, sent: &[u8]) {
+        for path in self.of_video(video).await {
+            let key: ObjectKey = path.parse().unwrap();
+            let bytes = self.0.head(&key).await.unwrap().unwrap().bytes;
+            let blocks: Vec<_> = self.0.read(&key, 0..bytes).await.unwrap().try_collect().await.unwrap();
+            if blocks.concat() == sent {
+                return;
+            }
+        }
+        panic!("nothing of {video} is what was sent: {:?}", self.of_video(video).await);
+    }
 }
