@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-cuts campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -44,10 +44,11 @@ fmt: ## format the code
 	cargo fmt --all
 
 bench: ## comparisons with peers; results go to bench/results/
-	@scripts/setup test
+	@scripts/setup bench
 	bench/transcode.py
 	bench/playable.py
 	bench/rates.py
+	bench/upload.py
 
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test
@@ -102,6 +103,13 @@ campaign-crashes: ## 2,000 kills of random processes under mixed load, on Postgr
 	@scripts/setup scale
 	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_CRASHES=2000 scripts/servers run \
 	  cargo nextest run --workspace --profile campaign -E "test(crashes::)" --no-capture
+
+campaign-cuts: ## 20,000 resumable uploads cut at random bytes, with 500 kills among them, on a disk and on PostgreSQL and Garage
+	@scripts/setup scale
+	SLUICE_TEST_CUTS=20000 SLUICE_TEST_CUT_KILLS=500 \
+	  cargo nextest run --workspace --profile campaign -E "test(cuts::)" --no-capture
+	SLUICE_TEST_BACKENDS=postgres+garage SLUICE_TEST_CUTS=20000 SLUICE_TEST_CUT_KILLS=500 scripts/servers run \
+	  cargo nextest run --workspace --profile campaign -E "test(cuts::)" --no-capture
 
 campaign-uploads: ## 100 uploads of 64 MiB at once to Garage, resident memory measured
 	@scripts/setup scale
