@@ -52,21 +52,23 @@ pub async fn put(put: &Put) -> anyhow::Result<ExitCode> {
     let server = Server::log_in(&put.to, &put.username, &password(put)?).await?;
     let sidecar = Sidecar::beside(&put.film);
     let begun = match sidecar.of(&film, put.to.as_str()) {
-        Some(begun) => begun,
-        None => begin(put, &server, &film, &sidecar).await?,
+        Some(begun) if begun.username == put.username => begun,
+        _ => begin(put, &server, &film, &sidecar).await?,
     };
     let bar = bar("{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left", film.bytes);
     let sent = upload::send(&server, &film, &begun.upload, &bar).await;
     bar.abandon();
     match sent {
-        Ok(()) => sidecar.remove(),
+        Ok(()) => {}
         Err(error) if error.is::<upload::Ended>() => {
             sidecar.remove();
             return Err(error.context("the upload has ended there; put it again to begin anew"));
         }
         Err(error) => return Err(error.context("broken off; put it again to go on from there")),
     }
-    let video = wait(&server, &begun.video).await?;
+    let video =
+        wait(&server, &begun.video).await.context("it was uploaded; put it again to go on waiting")?;
+    sidecar.remove();
     Ok(tell(&put.to, &video))
 }
 
@@ -117,7 +119,8 @@ async fn begin(put: &Put, server: &Server, film: &Film, sidecar: &Sidecar) -> an
         bail!("{} has {} bytes; the service takes {}", film.path.display(), film.bytes, place.max_bytes);
     }
     let upload = upload::create(server, film, &video.id, &place.tus_url).await?;
-    let begun = Begun { server: put.to.to_string(), video: video.id, upload };
+    let (server, username) = (put.to.to_string(), put.username.clone());
+    let begun = Begun { server, username, video: video.id, upload };
     if let Err(error) = sidecar.write(film, &begun) {
         eprintln!("{error:#}; if this program ends, the upload begins anew.");
     }
@@ -128,8 +131,16 @@ async fn begin(put: &Put, server: &Server, film: &Film, sidecar: &Sidecar) -> an
 async fn wait(server: &Server, id: &str) -> anyhow::Result<Video> {
     const PARTS: u64 = 1000;
     let bar = bar("{wide_bar} {percent} % {msg}", PARTS);
+    let mut delays = upload::delays();
     loop {
-        let video = server.video(id).await?;
+        let video = match server.video(id).await {
+            Ok(video) => video,
+            Err(error) => {
+                tokio::time::sleep(delays.next().ok_or(error)?).await;
+                continue;
+            }
+        };
+        delays = upload::delays();
         bar.set_message(video.state.clone());
         bar.set_position((video.progress * PARTS as f64) as u64);
         if matches!(video.state.as_str(), "ready" | "rejected" | "failed" | "expired" | "deleted") {

@@ -15,6 +15,7 @@ pub struct Sidecar {
 #[derive(Serialize, Deserialize)]
 pub struct Begun {
     pub server: String,
+    pub username: String,
     pub video: String,
     /// Its address.
     pub upload: String,
@@ -70,7 +71,12 @@ mod tests {
         let (film, sidecar) = (Film::open(&path).unwrap(), Sidecar::beside(&path));
         let server = "http://127.0.0.1:8000/";
         assert!(sidecar.of(&film, server).is_none());
-        let begun = Begun { server: server.to_owned(), video: "v".to_owned(), upload: "/u".to_owned() };
+        let begun = Begun {
+            server: server.to_owned(),
+            username: "ada".to_owned(),
+            video: "v".to_owned(),
+            upload: "/u".to_owned(),
+        };
         sidecar.write(&film, &begun).unwrap();
         assert_eq!(sidecar.of(&film, server).unwrap().upload, "/u");
         assert!(sidecar.of(&film, "http://127.0.0.1:8001/").is_none());

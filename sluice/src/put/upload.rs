@@ -35,6 +35,11 @@ const TRIES_MAX: usize = 16;
 #[error("{0}")]
 pub struct Ended(String);
 
+/// Asking again would bring the same answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
 /// Answers the address of the upload.
 pub async fn create(server: &Server, film: &Film, video: &str, address: &str) -> anyhow::Result<String> {
     let encode = |text: &str| BASE64_STANDARD.encode(text);
@@ -53,10 +58,6 @@ pub async fn create(server: &Server, film: &Film, video: &str, address: &str) ->
 
 /// Sends what is missing, over and over, while it gets forward.
 pub async fn send(server: &Server, film: &Film, upload: &str, bar: &ProgressBar) -> anyhow::Result<()> {
-    let delays = || {
-        let delays = ExponentialBuilder::default().with_jitter().with_max_times(TRIES_MAX);
-        delays.with_min_delay(AGAIN_AFTER_MIN).with_max_delay(AGAIN_AFTER_MAX).build()
-    };
     let mut left = delays();
     let mut there = 0;
     loop {
@@ -66,13 +67,19 @@ pub async fn send(server: &Server, film: &Film, upload: &str, bar: &ProgressBar)
                 left = delays();
                 continue;
             }
-            Err(error) if error.is::<Ended>() => return Err(error),
+            Err(error) if error.is::<Ended>() || error.is::<Refused>() => return Err(error),
             Err(error) => error,
         };
         let Some(delay) = left.next() else { return Err(error) };
         bar.suspend(|| eprintln!("{error:#}; again in {:.1} s", delay.as_secs_f64()));
         tokio::time::sleep(delay).await;
     }
+}
+
+/// Of tries one after the other that bring nothing forward.
+pub fn delays() -> impl Iterator<Item = Duration> {
+    let delays = ExponentialBuilder::default().with_jitter().with_max_times(TRIES_MAX);
+    delays.with_min_delay(AGAIN_AFTER_MIN).with_max_delay(AGAIN_AFTER_MAX).build()
 }
 
 enum Sent {
@@ -114,10 +121,11 @@ async fn send_rest(
         () = stalled(bar, film.bytes) => Err(anyhow!("nothing went through for {} s", STALL_MAX.as_secs())),
     };
     match sent {
-        Ok(offset) if offset >= film.bytes => Ok(Sent::All),
-        Ok(_) => Ok(Sent::Some),
+        Ok(now) if now >= film.bytes => Ok(Sent::All),
+        Ok(now) if now > offset => Ok(Sent::Some),
+        Ok(_) => bail!("the service took nothing"),
         // What came through shows when it is asked for.
-        Err(error) if forward && !error.is::<Ended>() => {
+        Err(error) if forward && !error.is::<Ended>() && !error.is::<Refused>() => {
             bar.suspend(|| eprintln!("{error:#}"));
             Ok(Sent::Some)
         }
@@ -144,7 +152,14 @@ async fn offset(answer: Response) -> anyhow::Result<u64> {
         let offset = answer.headers().get("Upload-Offset").and_then(|offset| offset.to_str().ok());
         return offset.and_then(|offset| offset.parse().ok()).context("the service does not say what it has");
     }
-    let ended = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE);
     let text = refusal(answer).await;
-    if ended { Err(Ended(text).into()) } else { bail!("{text}") }
+    match status {
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => Err(Ended(text).into()),
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::LOCKED
+        | StatusCode::TOO_MANY_REQUESTS => bail!("{text}"),
+        _ if status.is_client_error() => Err(Refused(text).into()),
+        _ => bail!("{text}"),
+    }
 }

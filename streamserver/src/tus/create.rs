@@ -113,12 +113,15 @@ async fn append_first(
     place: chassis::Permit,
 ) -> Result<u64, Problem> {
     let appended = async {
-        let held = Held::acquire(server, id).await?.ok_or_else(Problem::not_found)?;
+        let Some(held) = Held::acquire(server, id).await? else {
+            // A part without bytes is complete as it is made.
+            return if is_without_bytes(&incoming.body) { Ok(0) } else { Err(refusal::longer_than_said(0)) };
+        };
         append::check_fits(&held, &incoming)?;
-        append_in_peace(held, incoming, place).await
+        append_in_peace(held, incoming, place).await.map(|upload| upload.offset_bytes)
     };
     match appended.await {
-        Ok(upload) => Ok(upload.offset_bytes),
+        Ok(offset_bytes) => Ok(offset_bytes),
         Err(problem) if problem.status().is_client_error() && problem.status() != StatusCode::LOCKED => {
             // The client was told of no upload, so nobody goes on with it.
             if let Err(error) = server.catalog.terminate_resumable(id, server.clock.now()).await {

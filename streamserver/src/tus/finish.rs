@@ -19,7 +19,8 @@ pub async fn finish(held: &mut Held) -> Result<(), Problem> {
     }
     match held.pieces[..] {
         [] => Err(refusal::empty()),
-        [only] => complete(held, only).await,
+        // The piece of a final one is its partial's.
+        [only] if held.upload.kind != UploadKind::Final => complete(held, only).await,
         _ => {
             let assembled = assemble(held).await?;
             complete(held, assembled).await

@@ -98,17 +98,36 @@ async fn look(
     _: Protocol,
     Path(id): Path<UploadId>,
 ) -> Result<Response, Problem> {
-    let upload = server.upload_of(&caller, id).await?;
-    let upload = match (upload.state, upload.kind) {
-        (UploadState::Open, UploadKind::Whole | UploadKind::Partial) => at_rest(&server, id).await?,
-        _ => {
-            let now = server.clock.now();
-            let touched = server.catalog.touch_resumable(id, server.upload_expires_at(now), now).await;
-            touched.map_err(failure::sql)?;
-            upload
+    let looked = look_at(&server, &caller, id).await;
+    looked.and_then(|upload| shown(&upload)).map_err(|problem| {
+        if !problem.status().is_server_error() {
+            return problem;
         }
-    };
-    shown(&upload)
+        // Clients in use forget an upload whose offset they are refused, and begin anew.
+        tracing::warn!(upload.id = %id, ?problem, "an upload cannot be looked at");
+        refusal::ask_again()
+    })
+}
+
+async fn look_at(server: &StreamServer, caller: &Caller, id: UploadId) -> Result<Resumable, Problem> {
+    let upload = server.upload_of(caller, id).await?;
+    if upload.state != UploadState::Open || upload.kind == UploadKind::Final {
+        let now = server.clock.now();
+        let touched = server.catalog.touch_resumable(id, server.upload_expires_at(now), now).await;
+        return touched.map(|()| upload).map_err(failure::sql);
+    }
+    match at_rest(server, id).await {
+        // Nothing more is to come from the client; it is put together later, or is being put together.
+        Err(problem) if upload.length_bytes == Some(upload.offset_bytes) && is_passing(&problem) => {
+            Ok(upload)
+        }
+        looked => looked,
+    }
+}
+
+/// Another time it goes better.
+fn is_passing(problem: &Problem) -> bool {
+    problem.status().is_server_error() || problem.status() == StatusCode::LOCKED
 }
 
 /// Send more of an upload

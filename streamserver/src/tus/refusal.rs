@@ -29,6 +29,11 @@ pub fn taken_over() -> Problem {
     locked("Another request has taken this upload over; ask for its offset and go on from there.")
 }
 
+/// 423, which is the one that clients ask again after.
+pub fn ask_again() -> Problem {
+    locked("What this upload has cannot be looked up at the moment; ask again.")
+}
+
 fn locked(detail: &str) -> Problem {
     let title = "The upload is in use";
     Problem::new(StatusCode::LOCKED, "/problems/upload-in-use", title, detail)

@@ -578,6 +578,48 @@ async fn parts_are_put_together() {
 }
 
 #[tokio::test]
+async fn a_part_alone_is_put_together_too() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let uploader = Uploader::new(&world, &alice).await;
+    let part = uploader.partial(5).await;
+    uploader.appended(&part, 0, b"hello").await;
+    // It has no bytes, and says so in a body.
+    let empty = uploader.creation().header("upload-length", 0).header("upload-concat", "partial");
+    let empty =
+        empty.header("content-type", "application/offset+octet-stream").body("").send().await.unwrap();
+    assert_eq!(empty.status(), 201);
+    let joined = uploader.creation().header("upload-concat", format!("final;{part} {}", location(&empty)));
+    assert_eq!(joined.send().await.unwrap().status(), 201);
+    uploader.is_uploaded(b"hello").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_how_far_it_is_is_never_told_to_begin_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = Arc::new(Disk::open(&root).unwrap());
+    let world = World::build(folder, store, |_| {}).await;
+    let alice = world.user("alice").await;
+    let uploader = Uploader::new(&world, &alice).await;
+    let path = uploader.create(16 << 20).await;
+    let half = content(8 << 20);
+    uploader.appended(&path, 0, &half).await;
+    let object = root.join("objects").join(&world.objects().await[0]);
+    std::fs::remove_file(&object).unwrap();
+    // All bytes were said to be there. That they cannot be put together is no reason to send them again.
+    let answer = uploader.send(&path, half.len(), &half).await;
+    assert!(answer.status().is_server_error(), "{answer:?}");
+    let answer = uploader.head(&path).await;
+    assert_eq!((answer.status().as_u16(), header(&answer, "upload-offset")), (200, "16777216"));
+    world.catalog.close().await;
+    let answer = uploader.head(&path).await;
+    assert_eq!(answer.status(), 423);
+    assert!(header(&answer, "retry-after").parse::<u32>().is_ok());
+}
+
+#[tokio::test]
 async fn parts_of_others_are_not_there() {
     let world = World::new().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
