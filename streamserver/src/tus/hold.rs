@@ -36,6 +36,8 @@ pub struct Held {
     pub upload: Resumable,
     /// What is committed, in order.
     pub pieces: Vec<UploadPiece>,
+    /// Its client wants it, so it lives on.
+    wanted: bool,
     stop: CancellationToken,
     released: bool,
 }
@@ -43,14 +45,27 @@ pub struct Held {
 impl Held {
     /// `None`: it is complete.
     pub async fn acquire(server: &StreamServer, id: UploadId) -> Result<Option<Held>, Problem> {
+        Held::acquire_if(server, id, true).await
+    }
+
+    /// As [`Held::acquire`]; it does not expire later for that.
+    pub async fn acquire_unwanted(server: &StreamServer, id: UploadId) -> Result<Option<Held>, Problem> {
+        Held::acquire_if(server, id, false).await
+    }
+
+    async fn acquire_if(server: &StreamServer, id: UploadId, wanted: bool) -> Result<Option<Held>, Problem> {
         let began = Instant::now();
         let (mut signs, mut seen_at, mut force) = (0, began, false);
         loop {
             let now = server.clock.now();
-            let expires_at = server.upload_expires_at(now);
+            let expires_at = if wanted { server.upload_expires_at(now) } else { now };
             let acquired = server.catalog.acquire_resumable(id, force, expires_at, now).await;
             match acquired.map_err(failure::sql)? {
-                Acquire::Held(upload, pieces) => return Ok(Some(Held::new(server, upload, pieces))),
+                Acquire::Held(upload, pieces) => {
+                    let mut held = Held::new(server, upload, pieces);
+                    held.wanted = wanted;
+                    return Ok(Some(held));
+                }
                 Acquire::NotFound => return Err(Problem::not_found()),
                 Acquire::Ended(UploadState::Complete) => return Ok(None),
                 Acquire::Ended(state) => return Err(refusal::ended(state)),
@@ -70,7 +85,7 @@ impl Held {
     /// Of an upload whose row says that we hold it.
     pub fn new(server: &StreamServer, upload: Resumable, pieces: Vec<UploadPiece>) -> Held {
         let stop = server.holds.add(server, upload.id, upload.token);
-        Held { server: server.clone(), upload, pieces, stop, released: false }
+        Held { server: server.clone(), upload, pieces, wanted: true, stop, released: false }
     }
 
     /// Somebody else wants the upload, or has it, or the process ends: what came is to be kept, and no more is read.
@@ -123,7 +138,8 @@ impl Lease for Held {
 
     /// The upload lives on as well.
     async fn extend(&self, until: Timestamp) -> Result<(), Problem> {
-        let expires_at = self.server.upload_expires_at(self.server.clock.now());
+        let now = self.server.clock.now();
+        let expires_at = if self.wanted { self.server.upload_expires_at(now) } else { now };
         let (id, token) = (self.upload.id, self.upload.token);
         let extended = self.server.catalog.extend_pieces(id, token, until, expires_at).await;
         if extended.map_err(failure::sql)? { Ok(()) } else { Err(self.refused().await) }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::at_rest;
+use super::hold::Held;
 use crate::StreamServer;
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -20,7 +21,7 @@ impl StreamServer {
         }
     }
 
-    /// Those that nobody has touched for a minute. What fails is tried again the next time.
+    /// Those that nobody has touched for a minute. What fails is tried again the next time, until it expires.
     pub async fn finish_left_open(&self) {
         let now = self.clock.now();
         let touched_before = self.upload_expires_at(now).plus_s(-UNTOUCHED_S_MIN);
@@ -29,7 +30,10 @@ impl StreamServer {
             Err(error) => return tracing::warn!(%error, "uploads that were left open cannot be looked for"),
         };
         for id in left {
-            match at_rest(self, id).await {
+            if self.shutdown.is_cancelled() {
+                return;
+            }
+            match at_rest(self, id, Held::acquire_unwanted(self, id)).await {
                 Ok(_) => tracing::info!(upload.id = %id, "an upload that was left open is finished"),
                 Err(problem) => {
                     tracing::warn!(upload.id = %id, ?problem, "an upload that was left open cannot be finished");

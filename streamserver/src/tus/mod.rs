@@ -116,7 +116,7 @@ async fn look_at(server: &StreamServer, caller: &Caller, id: UploadId) -> Result
         let touched = server.catalog.touch_resumable(id, server.upload_expires_at(now), now).await;
         return touched.map(|()| upload).map_err(failure::sql);
     }
-    match at_rest(server, id).await {
+    match at_rest(server, id, Held::acquire(server, id)).await {
         // Nothing more is to come from the client; it is put together later, or is being put together.
         Err(problem) if upload.length_bytes == Some(upload.offset_bytes) && is_passing(&problem) => {
             Ok(upload)
@@ -273,8 +273,12 @@ async fn overridden(
 }
 
 /// Nobody writes to it. All its bytes may have been there before somebody died: then it is finished now.
-async fn at_rest(server: &StreamServer, id: UploadId) -> Result<Resumable, Problem> {
-    match Held::acquire(server, id).await? {
+async fn at_rest(
+    server: &StreamServer,
+    id: UploadId,
+    acquired: impl Future<Output = Result<Option<Held>, Problem>>,
+) -> Result<Resumable, Problem> {
+    match acquired.await? {
         Some(held) if held.has_all_bytes() => finish_in_peace(held, None).await,
         Some(held) => {
             let upload = held.upload.clone();

@@ -132,8 +132,10 @@ pub async fn commit(
     });
     match committed.await? {
         CommitPieces::Committed { offset_bytes } => {
-            if replaces_last {
-                held.pieces.pop();
+            if replaces_last && let Some(replaced) = held.pieces.pop() {
+                // Little requests would fill the store before a sweeper comes by.
+                let (server, key) = (held.server.clone(), held.key(replaced.attempt));
+                held.server.tasks.spawn(async move { server.remove_object(&key).await });
             }
             held.pieces.extend(piece);
             held.upload.offset_bytes = offset_bytes;
