@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
-use crate::tus::{self, Holds};
+use crate::resumable::{self, Holds};
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, storyboard, upload};
 
@@ -169,7 +169,7 @@ pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
     Routes::new(tokens.clone())
         .route(Policy::Anyone, routes!(progressive::progressive))
         .route(Policy::Upload, routes!(upload::whole))
-        .merge(tus::routes(tokens))
+        .merge(resumable::routes(tokens))
         .route(Policy::Anyone, routes!(publication::master))
         .route(Policy::Anyone, routes!(cover::jpeg))
         .route(Policy::Anyone, routes!(cover::webp))

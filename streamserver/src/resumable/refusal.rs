@@ -6,7 +6,7 @@ use domain::UploadState;
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
 
-use super::headers::UPLOAD_OFFSET;
+use super::UPLOAD_OFFSET;
 
 const RETRY_AFTER_S: u64 = 1;
 

@@ -5,10 +5,12 @@ use chassis::{Caller, Problem};
 use domain::{UploadId, UploadKind};
 use sql::{CreateFinal, NewResumable, Resumable};
 
-use super::create::{created, new_upload};
+use super::create::answer;
 use super::headers::Metadata;
-use super::hold::Held;
-use super::{finish_in_peace, refusal};
+use crate::resumable::create::new_upload;
+use crate::resumable::finish::finish_in_peace;
+use crate::resumable::hold::Held;
+use crate::resumable::refusal;
 use crate::upload::already_uploaded;
 use crate::{StreamServer, failure};
 
@@ -35,13 +37,13 @@ pub async fn join(
     if partials.iter().map(|partial| partial.offset_bytes).sum::<u64>() > bytes_max {
         return Err(failure::upload_too_large(bytes_max));
     }
-    let new = new_upload(server, video, UploadKind::Final, None, metadata);
-    let new = NewResumable { concat: Some(header), ..new };
+    let new = new_upload(server, video, UploadKind::Final, None, metadata.filename().as_deref());
+    let new = NewResumable { metadata: metadata.header, concat: Some(header), ..new };
     let place = server.uploads.acquire()?;
     let now = server.clock.now();
     let pieces = match server.catalog.create_final(&new, &ids, now).await.map_err(failure::sql)? {
         CreateFinal::Created(pieces) => pieces,
-        CreateFinal::Completed(before) => return Ok(created(before, new.expires_at)),
+        CreateFinal::Completed(before) => return Ok(answer(before, new.expires_at)),
         CreateFinal::Unfinished => return Err(unfinished()),
         CreateFinal::Empty => return Err(refusal::empty()),
         CreateFinal::NotFound => return Err(Problem::not_found()),
@@ -50,7 +52,7 @@ pub async fn join(
     let upload = server.catalog.resumable(new.id, now).await.map_err(failure::sql)?;
     let upload = upload.ok_or_else(Problem::not_found)?;
     finish_in_peace(Held::new(server, upload, pieces), Some(place)).await?;
-    Ok(created(new.id, new.expires_at))
+    Ok(answer(new.id, new.expires_at))
 }
 
 /// The parts, which are all the caller's.

@@ -1,49 +1,44 @@
-//! tus 1.0.0 at `/stream/uploads`: uploads that go on where they broke off.
+//! Uploads that go on where they broke off, at `/stream/uploads`: one upload, and the protocols that speak of it.
 //!
 //! **Invariant:** an offset is said only for bytes that are durable and whose row says that they belong to the upload.
 
 mod append;
 mod checksum;
-mod concat;
 mod create;
 mod finish;
-mod headers;
 mod hold;
 mod left_open;
+mod look;
 mod piece;
 mod refusal;
-
-use std::time::{Duration, UNIX_EPOCH};
+mod tus;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use chassis::{Caller, Path, Permit, Policy, Problem, Routes, Tokens};
+use chassis::{Caller, Path, Policy, Problem, Routes, Tokens};
 use domain::{Timestamp, UploadId, UploadKind, UploadState};
-use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use sql::Resumable;
 use utoipa_axum::routes;
 
-use self::append::{Incoming, check_fits};
-use self::headers::{
-    METHOD_OVERRIDE, Protocol, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE,
-    TUS_VERSION, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA,
-    UPLOAD_OFFSET,
-};
 use self::hold::Held;
+use self::tus::headers::{METHOD_OVERRIDE, Protocol, TUS_RESUMABLE, VERSION};
 use crate::{StreamServer, failure};
 
 pub use self::hold::Holds;
 
+pub const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+pub const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+
 /// The list of routes.
 pub fn routes(tokens: Tokens) -> Routes<StreamServer> {
     Routes::new(tokens)
-        .route(Policy::Upload, routes!(create::create))
+        .route(Policy::Upload, routes!(tus::create::create))
         .route(Policy::Public, routes!(describe))
         .route(Policy::Upload, routes!(look, patch, terminate, overridden))
         .route(Policy::Public, routes!(describe_one))
-        .with_header(TUS_RESUMABLE, headers::VERSION)
+        .with_header(TUS_RESUMABLE, VERSION)
 }
 
 /// What of tus is spoken here
@@ -55,11 +50,7 @@ pub fn routes(tokens: Tokens) -> Routes<StreamServer> {
 )]
 async fn describe(State(server): State<StreamServer>) -> Response {
     let mut response = empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(TUS_VERSION, headers::VERSION);
-    headers.insert(TUS_EXTENSION, headers::EXTENSIONS);
-    headers.insert(TUS_CHECKSUM_ALGORITHM, headers::ALGORITHMS);
-    headers.insert(TUS_MAX_SIZE, HeaderValue::from(server.limits.upload_bytes_max));
+    response.headers_mut().extend(tus::description(&server));
     response
 }
 
@@ -98,36 +89,7 @@ async fn look(
     _: Protocol,
     Path(id): Path<UploadId>,
 ) -> Result<Response, Problem> {
-    let looked = look_at(&server, &caller, id).await;
-    looked.and_then(|upload| shown(&upload)).map_err(|problem| {
-        if !problem.status().is_server_error() {
-            return problem;
-        }
-        // Clients in use forget an upload whose offset they are refused, and begin anew.
-        tracing::warn!(upload.id = %id, ?problem, "an upload cannot be looked at");
-        refusal::ask_again()
-    })
-}
-
-async fn look_at(server: &StreamServer, caller: &Caller, id: UploadId) -> Result<Resumable, Problem> {
-    let upload = server.upload_of(caller, id).await?;
-    if upload.state != UploadState::Open || upload.kind == UploadKind::Final {
-        let now = server.clock.now();
-        let touched = server.catalog.touch_resumable(id, server.upload_expires_at(now), now).await;
-        return touched.map(|()| upload).map_err(failure::sql);
-    }
-    match at_rest(server, id, Held::acquire(server, id)).await {
-        // Nothing more is to come from the client; it is put together later, or is being put together.
-        Err(problem) if upload.length_bytes == Some(upload.offset_bytes) && is_passing(&problem) => {
-            Ok(upload)
-        }
-        looked => looked,
-    }
-}
-
-/// Another time it goes better.
-fn is_passing(problem: &Problem) -> bool {
-    problem.status().is_server_error() || problem.status() == StatusCode::LOCKED
+    tus::look(&server, &caller, id).await
 }
 
 /// Send more of an upload
@@ -168,37 +130,7 @@ async fn patch(
     Path(id): Path<UploadId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    if !headers::has_bytes(&head.headers) {
-        return Err(headers::wrong_body_type());
-    }
-    let offset_bytes = headers::offset(&head.headers)?;
-    let length_bytes = headers::length(&head.headers)?;
-    let checksum = headers::checksum(&head.headers)?;
-    let upload = server.upload_of(&caller, id).await?;
-    if upload.kind == UploadKind::Final {
-        return Err(refusal::is_final());
-    }
-    // It only rises: no need to disturb whoever writes.
-    if offset_bytes < upload.offset_bytes {
-        return Err(refusal::wrong_offset(upload.offset_bytes));
-    }
-    let place = server.uploads.acquire()?;
-    let Some(held) = Held::acquire(&server, id).await? else {
-        return after_the_end(&server, id, offset_bytes, is_without_bytes(&body)).await;
-    };
-    let incoming = Incoming { body, checksum, length_bytes };
-    let fits = if offset_bytes == held.upload.offset_bytes {
-        check_fits(&held, &incoming)
-    } else {
-        Err(refusal::wrong_offset(held.upload.offset_bytes))
-    };
-    if let Err(problem) = fits {
-        held.release().await;
-        return Err(problem);
-    }
-    let upload = append_in_peace(held, incoming, place).await?;
-    Ok(appended(&upload))
+    tus::append(&server, &caller, id, request).await
 }
 
 /// End an upload
@@ -270,111 +202,6 @@ async fn overridden(
             Err(Problem::method_not_allowed().with_header(http::header::ALLOW, allow))
         }
     }
-}
-
-/// Nobody writes to it. All its bytes may have been there before somebody died: then it is finished now.
-async fn at_rest(
-    server: &StreamServer,
-    id: UploadId,
-    acquired: impl Future<Output = Result<Option<Held>, Problem>>,
-) -> Result<Resumable, Problem> {
-    match acquired.await? {
-        Some(held) if held.has_all_bytes() => finish_in_peace(held, None).await,
-        Some(held) => {
-            let upload = held.upload.clone();
-            held.release().await;
-            Ok(upload)
-        }
-        None => {
-            let found = server.catalog.resumable(id, server.clock.now()).await.map_err(failure::sql)?;
-            found.ok_or_else(Problem::not_found)
-        }
-    }
-}
-
-/// In a task of its own: a client that hangs up, and the handler with it, takes nothing away from what came.
-async fn append_in_peace(mut held: Held, incoming: Incoming, place: Permit) -> Result<Resumable, Problem> {
-    let tasks = held.server.tasks.clone();
-    let appending = async move {
-        let appended = append::append(&mut held, incoming).await;
-        let upload = held.upload.clone();
-        held.release().await;
-        drop(place);
-        appended.map(|()| upload)
-    };
-    tasks.spawn(appending).await.map_err(Problem::internal)?
-}
-
-/// As [`append_in_peace`].
-async fn finish_in_peace(mut held: Held, place: Option<Permit>) -> Result<Resumable, Problem> {
-    let tasks = held.server.tasks.clone();
-    let finishing = async move {
-        let finished = finish::finish(&mut held).await;
-        let upload = held.upload.clone();
-        held.release().await;
-        drop(place);
-        finished.map(|()| upload)
-    };
-    tasks.spawn(finishing).await.map_err(Problem::internal)?
-}
-
-/// More for an upload that is complete: nothing more is right, whose answer was lost.
-async fn after_the_end(
-    server: &StreamServer,
-    id: UploadId,
-    offset_bytes: u64,
-    without_bytes: bool,
-) -> Result<Response, Problem> {
-    let found = server.catalog.resumable(id, server.clock.now()).await.map_err(failure::sql)?;
-    let upload = found.ok_or_else(Problem::not_found)?;
-    if offset_bytes != upload.offset_bytes {
-        return Err(refusal::wrong_offset(upload.offset_bytes));
-    }
-    if without_bytes { Ok(appended(&upload)) } else { Err(refusal::longer_than_said(offset_bytes)) }
-}
-
-fn appended(upload: &Resumable) -> Response {
-    let mut response = empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(UPLOAD_OFFSET, HeaderValue::from(upload.offset_bytes));
-    if upload.state == UploadState::Open {
-        headers.extend(expires(upload.expires_at));
-    }
-    response
-}
-
-fn shown(upload: &Resumable) -> Result<Response, Problem> {
-    let mut response = empty(StatusCode::OK);
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let is_open = upload.state == UploadState::Open;
-    if !(is_open && upload.kind == UploadKind::Final) {
-        headers.insert(UPLOAD_OFFSET, HeaderValue::from(upload.offset_bytes));
-    }
-    match upload.length_bytes {
-        Some(length_bytes) => headers.insert(UPLOAD_LENGTH, HeaderValue::from(length_bytes)),
-        None => headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1")),
-    };
-    if !upload.metadata.is_empty() {
-        headers.insert(UPLOAD_METADATA, HeaderValue::try_from(&upload.metadata).map_err(Problem::internal)?);
-    }
-    let concat = match (upload.kind, &upload.concat) {
-        (UploadKind::Partial, _) => Some("partial"),
-        (_, concat) => concat.as_deref(),
-    };
-    if let Some(concat) = concat {
-        headers.insert(UPLOAD_CONCAT, HeaderValue::try_from(concat).map_err(Problem::internal)?);
-    }
-    if is_open || upload.kind == UploadKind::Partial {
-        headers.extend(expires(upload.expires_at));
-    }
-    Ok(response)
-}
-
-fn expires(at: Timestamp) -> HeaderMap {
-    let at = UNIX_EPOCH + Duration::from_millis(at.unix_ms().unsigned_abs());
-    let date = HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("dates are plain ASCII");
-    HeaderMap::from_iter([(UPLOAD_EXPIRES, date)])
 }
 
 fn empty(status: StatusCode) -> Response {

@@ -3,16 +3,17 @@
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use chassis::Problem;
-use domain::UploadKind;
+use chassis::{Permit, Problem};
+use domain::{UploadId, UploadKind};
 use http_body_util::BodyExt;
+use sql::Resumable;
 
 use super::checksum::{Expected, Sums};
 use super::hold::Held;
 use super::piece::{self, OpenPiece};
-use super::{finish, refusal};
+use super::{finish, is_without_bytes, refusal};
 use crate::attempt::Extending;
-use crate::failure;
+use crate::{StreamServer, failure};
 
 /// What a request brings.
 pub struct Incoming {
@@ -32,8 +33,70 @@ enum End {
     TooLong,
 }
 
+/// Appends what begins at this offset, and answers what the upload is then.
+pub async fn append_at(
+    server: &StreamServer,
+    upload: &Resumable,
+    offset_bytes: u64,
+    incoming: Incoming,
+) -> Result<Resumable, Problem> {
+    if upload.kind == UploadKind::Final {
+        return Err(refusal::is_final());
+    }
+    // It only rises: no need to disturb whoever writes.
+    if offset_bytes < upload.offset_bytes {
+        return Err(refusal::wrong_offset(upload.offset_bytes));
+    }
+    let place = server.uploads.acquire()?;
+    let Some(held) = Held::acquire(server, upload.id).await? else {
+        return after_the_end(server, upload.id, offset_bytes, is_without_bytes(&incoming.body)).await;
+    };
+    let fits = if offset_bytes == held.upload.offset_bytes {
+        check_fits(&held, &incoming)
+    } else {
+        Err(refusal::wrong_offset(held.upload.offset_bytes))
+    };
+    if let Err(problem) = fits {
+        held.release().await;
+        return Err(problem);
+    }
+    append_in_peace(held, incoming, place).await
+}
+
+/// More for an upload that is complete: nothing more is right, whose answer was lost.
+async fn after_the_end(
+    server: &StreamServer,
+    id: UploadId,
+    offset_bytes: u64,
+    without_bytes: bool,
+) -> Result<Resumable, Problem> {
+    let found = server.catalog.resumable(id, server.clock.now()).await.map_err(failure::sql)?;
+    let upload = found.ok_or_else(Problem::not_found)?;
+    if offset_bytes != upload.offset_bytes {
+        return Err(refusal::wrong_offset(upload.offset_bytes));
+    }
+    if without_bytes { Ok(upload) } else { Err(refusal::longer_than_said(offset_bytes)) }
+}
+
+/// In a task of its own: a client that hangs up, and the handler with it, takes nothing away from what came.
+pub async fn append_in_peace(
+    mut held: Held,
+    incoming: Incoming,
+    place: Permit,
+) -> Result<Resumable, Problem> {
+    let tasks = held.server.tasks.clone();
+    let appending = async move {
+        let appended = append(&mut held, incoming).await;
+        let upload = held.upload.clone();
+        held.release().await;
+        drop(place);
+        appended.map(|()| upload)
+    };
+    tasks.spawn(appending).await.map_err(Problem::internal)?
+}
+
 /// Appends, and completes the upload if that was the last of it.
-pub async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
+async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
     let Incoming { body, checksum, length_bytes } = incoming;
     let length_bytes = length_bytes.filter(|_| held.upload.length_bytes.is_none());
     let mut sums = checksum.map(Sums::start).transpose()?;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::at_rest;
 use super::hold::Held;
+use super::look::at_rest;
 use crate::StreamServer;
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);

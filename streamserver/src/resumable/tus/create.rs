@@ -7,17 +7,15 @@ use chassis::{Caller, Problem};
 use domain::{Timestamp, UploadId, UploadKind, VideoId};
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use sql::{CreateResumable, NewResumable};
+use sql::NewResumable;
 
-use super::append::{self, Incoming};
-use super::headers::{self, Concat, Metadata, Protocol, UPLOAD_OFFSET};
-use super::hold::Held;
-use super::{append_in_peace, concat, expires, is_without_bytes, refusal};
-use crate::upload::{already_uploaded, may_upload};
-use crate::upload_request::clean_filename;
-use crate::{StreamServer, failure};
-
-const TOO_MANY_RETRY_AFTER_S: u64 = 60;
+use super::headers::{self, Concat, Metadata, Protocol};
+use super::{concat, expires};
+use crate::StreamServer;
+use crate::resumable::append::Incoming;
+use crate::resumable::create::{self, new_upload};
+use crate::resumable::{UPLOAD_OFFSET, is_without_bytes, refusal};
+use crate::upload::may_upload;
 
 /// Begin a resumable upload (tus 1.0.0: creation, with upload, deferred length, concatenation)
 ///
@@ -84,56 +82,15 @@ async fn one(
     kind: UploadKind,
 ) -> Result<Response, Problem> {
     let length_bytes = headers::length_or_deferred(headers)?;
-    check_length(server, length_bytes, kind)?;
     let first = first_bytes(headers, body)?;
     let video = video(server, caller, &metadata).await?;
-    // Held before the upload is there, so that nobody is told of one that takes no bytes.
-    let place = first.as_ref().map(|_| server.uploads.acquire()).transpose()?;
-    let new = new_upload(server, video, kind, length_bytes, metadata);
-    let now = server.clock.now();
-    match server.catalog.create_resumable(&new, now).await.map_err(failure::sql)? {
-        CreateResumable::Created => {}
-        CreateResumable::NotFound => return Err(Problem::not_found()),
-        CreateResumable::AlreadyUploaded => return Err(already_uploaded()),
-        CreateResumable::TooMany => return Err(too_many()),
-    }
-    let mut response = created(new.id, new.expires_at);
-    if let (Some(incoming), Some(place)) = (first, place) {
-        let offset_bytes = append_first(server, new.id, incoming, place).await?;
+    let new = new_upload(server, video, kind, length_bytes, metadata.filename().as_deref());
+    let created = create::create(server, NewResumable { metadata: metadata.header, ..new }, first).await?;
+    let mut response = answer(created.id, created.expires_at);
+    if let Some(offset_bytes) = created.offset_bytes {
         response.headers_mut().insert(UPLOAD_OFFSET, HeaderValue::from(offset_bytes));
     }
     Ok(response)
-}
-
-/// Answers how much of it is durable. What the client can mend by asking for the offset is no failure of the creation.
-async fn append_first(
-    server: &StreamServer,
-    id: UploadId,
-    incoming: Incoming,
-    place: chassis::Permit,
-) -> Result<u64, Problem> {
-    let appended = async {
-        let Some(held) = Held::acquire(server, id).await? else {
-            // A part without bytes is complete as it is made.
-            return if is_without_bytes(&incoming.body) { Ok(0) } else { Err(refusal::longer_than_said(0)) };
-        };
-        append::check_fits(&held, &incoming)?;
-        append_in_peace(held, incoming, place).await.map(|upload| upload.offset_bytes)
-    };
-    match appended.await {
-        Ok(offset_bytes) => Ok(offset_bytes),
-        Err(problem) if problem.status().is_client_error() && problem.status() != StatusCode::LOCKED => {
-            // The client was told of no upload, so nobody goes on with it.
-            if let Err(error) = server.catalog.terminate_resumable(id, server.clock.now()).await {
-                tracing::warn!(upload.id = %id, %error, "an upload that failed at once stays until it expires");
-            }
-            Err(problem)
-        }
-        Err(problem) => {
-            let found = server.catalog.resumable(id, server.clock.now()).await.map_err(failure::sql)?;
-            found.map(|upload| upload.offset_bytes).ok_or(problem)
-        }
-    }
 }
 
 /// `None`: the request brings none.
@@ -143,16 +100,6 @@ fn first_bytes(headers: &HeaderMap, body: Body) -> Result<Option<Incoming>, Prob
     }
     let checksum = headers::checksum(headers)?;
     Ok(Some(Incoming { body, checksum, length_bytes: None }))
-}
-
-/// A video has at least one byte; a part of one may have none.
-fn check_length(server: &StreamServer, length_bytes: Option<u64>, kind: UploadKind) -> Result<(), Problem> {
-    let bytes_max = server.limits.upload_bytes_max;
-    match length_bytes {
-        Some(0) if kind == UploadKind::Whole => Err(refusal::empty()),
-        Some(length) if length > bytes_max => Err(failure::upload_too_large(bytes_max)),
-        _ => Ok(()),
-    }
 }
 
 /// The token's, or the one that the metadata names.
@@ -170,27 +117,8 @@ async fn video(server: &StreamServer, caller: &Caller, metadata: &Metadata) -> R
     may_upload(server, caller, video).await.map(|()| video)
 }
 
-pub fn new_upload(
-    server: &StreamServer,
-    video: VideoId,
-    kind: UploadKind,
-    length_bytes: Option<u64>,
-    metadata: Metadata,
-) -> NewResumable {
-    let now = server.clock.now();
-    NewResumable {
-        id: server.ids.next(now),
-        video,
-        kind,
-        length_bytes,
-        filename: metadata.filename().as_deref().and_then(clean_filename),
-        metadata: metadata.header,
-        concat: None,
-        expires_at: server.upload_expires_at(now),
-    }
-}
-
-pub fn created(id: UploadId, expires_at: Timestamp) -> Response {
+/// It was created.
+pub fn answer(id: UploadId, expires_at: Timestamp) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
     let location = HeaderValue::try_from(format!("/stream/uploads/{id}"));
@@ -199,14 +127,4 @@ pub fn created(id: UploadId, expires_at: Timestamp) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.extend(expires(expires_at));
     response
-}
-
-fn too_many() -> Problem {
-    let detail = format!(
-        "This video has {} uploads that are not finished; go on with one of them, or end one with DELETE.",
-        sql::RESUMABLE_PER_VIDEO_MAX
-    );
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    Problem::new(status, "/problems/too-many-uploads", "Too many uploads of this video", detail)
-        .with_retry_after_s(TOO_MANY_RETRY_AFTER_S)
 }

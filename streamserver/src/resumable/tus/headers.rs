@@ -11,7 +11,8 @@ use http::header::{CONTENT_TYPE, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::checksum::{Algorithm, Checksum, Expected};
+use crate::resumable::checksum::{Algorithm, Checksum, Expected};
+use crate::resumable::{UPLOAD_LENGTH, UPLOAD_OFFSET};
 use crate::upload_request::essence;
 
 pub const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -19,8 +20,6 @@ pub const TUS_VERSION: HeaderName = HeaderName::from_static("tus-version");
 pub const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
 pub const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
 pub const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
-pub const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
-pub const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 pub const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 pub const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 pub const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");

@@ -1,9 +1,9 @@
 //! An upload whose bytes are all there becomes its video's source: the one piece it has as it is, several read into one
 //! object.
 
-use chassis::Problem;
+use chassis::{Permit, Problem};
 use domain::{JobId, UploadKind, UploadState};
-use sql::{CompleteResumable, CompletedUpload, UploadPiece};
+use sql::{CompleteResumable, CompletedUpload, Resumable, UploadPiece};
 use store::Crc64Nvme;
 
 use super::hold::Held;
@@ -11,6 +11,19 @@ use super::piece::{begin_object, copy};
 use super::refusal;
 use crate::attempt::{Lease, ask_again};
 use crate::upload_request::clean_filename;
+
+/// In a task of its own: a client that hangs up, and the handler with it, does not leave it half-way.
+pub async fn finish_in_peace(mut held: Held, place: Option<Permit>) -> Result<Resumable, Problem> {
+    let tasks = held.server.tasks.clone();
+    let finishing = async move {
+        let finished = finish(&mut held).await;
+        let upload = held.upload.clone();
+        held.release().await;
+        drop(place);
+        finished.map(|()| upload)
+    };
+    tasks.spawn(finishing).await.map_err(Problem::internal)?
+}
 
 /// May be asked for again, by whoever finds the upload with all its bytes: a process may have died half-way.
 pub async fn finish(held: &mut Held) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ use chassis::Problem;
 use http::{HeaderMap, StatusCode};
 use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-use super::headers::checksum_in_trailers;
+use super::tus::headers::checksum_in_trailers;
 use crate::digest::Hasher;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
