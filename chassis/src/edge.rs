@@ -311,7 +311,8 @@ const ALLOWED: [&str; 23] = [
     "x-request-id",
 ];
 
-const EXPOSED: [&str; 27] = [
+const EXPOSED: [&str; 29] = [
+    "accept-patch",
     "accept-ranges",
     "cache-status",
     "content-length",
@@ -332,6 +333,7 @@ const EXPOSED: [&str; 27] = [
     "upload-complete",
     "upload-concat",
     "upload-defer-length",
+    "upload-draft-interop-version",
     "upload-expires",
     "upload-length",
     "upload-limit",

@@ -1,6 +1,7 @@
 //! RFC 9457 problems: the one shape of every error that leaves a service.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
@@ -23,9 +24,13 @@ struct Inner {
     title: Cow<'static, str>,
     detail: String,
     errors: Vec<FieldError>,
+    members: Members,
     headers: HeaderMap,
     source: Option<Source>,
 }
+
+/// Extension members (RFC 9457 §3.2).
+type Members = BTreeMap<&'static str, serde_json::Value>;
 
 /// What is wrong with one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -49,10 +54,14 @@ pub struct ProblemBody<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// What else the type says of the problem.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    members: &'a Members,
 }
 
 impl Problem {
-    /// `kind` is a path, e.g. `/problems/upload-too-large`.
+    /// `kind` is a path, e.g. `/problems/upload-too-large`, or the address of one that is registered elsewhere.
     pub fn new(
         status: StatusCode,
         kind: impl Into<Cow<'static, str>>,
@@ -65,6 +74,7 @@ impl Problem {
             title: title.into(),
             detail: detail.into(),
             errors: Vec::new(),
+            members: Members::new(),
             headers: HeaderMap::new(),
             source: None,
         }))
@@ -88,6 +98,18 @@ impl Problem {
 
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
+        self
+    }
+
+    /// A machine reads it; the detail says it to a person.
+    pub fn with_member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.0.members.insert(name, value.into());
+        self
+    }
+
+    /// The same problem, for clients to whom another status means what we mean.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
         self
     }
 
@@ -252,7 +274,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Inner { status, kind, title, detail, errors, headers, source } = *self.0;
+        let Inner { status, kind, title, detail, errors, members, headers, source } = *self.0;
         let request_id = RequestId::current();
         let request_id = request_id.as_ref().map(RequestId::as_str);
         if let Some(source) = source {
@@ -266,6 +288,7 @@ impl IntoResponse for Problem {
             detail: &detail,
             request_id,
             errors: &errors,
+            members: &members,
         };
         let json = serde_json::to_vec(&body).expect("strings and numbers always serialize");
         let mut response = (status, json).into_response();
@@ -325,6 +348,15 @@ mod tests {
     async fn bad_fields_are_listed() {
         let body = body(Problem::field("title", "1 to 128 characters")).await;
         assert_eq!(body["errors"], serde_json::json!([{"field": "title", "message": "1 to 128 characters"}]));
+    }
+
+    #[tokio::test]
+    async fn members_stand_beside_the_others() {
+        let problem = Problem::conflict("/problems/x", "X", "x").with_member("expected-offset", 5);
+        let problem = problem.with_status(StatusCode::SERVICE_UNAVAILABLE);
+        let body = body(problem).await;
+        assert_eq!((body["expected-offset"].as_u64(), body["status"].as_u64()), (Some(5), Some(503)));
+        assert_eq!(body["title"], "X");
     }
 
     #[test]
