@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use chassis::Problem;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ring::digest::{Algorithm, Context, Digest};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -39,12 +40,7 @@ impl Wishes {
     pub fn read(headers: &HeaderMap) -> Result<Wishes, InvalidDigest> {
         let mut expected = Vec::new();
         for name in [CONTENT_DIGEST, REPR_DIGEST] {
-            let Some(dictionary) = dictionary(headers, &name)? else { continue };
-            if let Some(entry) = dictionary.get(SHA_256) {
-                let digest =
-                    bare(entry).and_then(BareItem::as_byte_sequence).and_then(|bytes| bytes.try_into().ok());
-                expected.push(digest.ok_or(InvalidDigest(name))?);
-            }
+            expected.extend(sha256(headers, name)?);
         }
         // A preference, so one that cannot be read is no reason to refuse.
         let wanted = dictionary(headers, &WANT_REPR_DIGEST).ok().flatten();
@@ -61,6 +57,26 @@ impl Wishes {
 pub fn header_value(digest: &Sha256) -> HeaderValue {
     let text = format!("{SHA_256}=:{}:", BASE64_STANDARD.encode(digest));
     HeaderValue::try_from(text).expect("base64 is plain ASCII")
+}
+
+/// What the content of this request must hash to.
+pub fn of_content(headers: &HeaderMap) -> Result<Option<Sha256>, InvalidDigest> {
+    sha256(headers, CONTENT_DIGEST)
+}
+
+/// 400
+pub fn mismatch() -> Problem {
+    let detail = "What arrived does not have the SHA-256 that `Content-Digest` or `Repr-Digest` says; nothing was kept. Send \
+                  it again.";
+    let title = "The bytes are not those you meant to send";
+    Problem::new(StatusCode::BAD_REQUEST, "/problems/digest-mismatch", title, detail)
+}
+
+fn sha256(headers: &HeaderMap, name: HeaderName) -> Result<Option<Sha256>, InvalidDigest> {
+    let Some(dictionary) = dictionary(headers, &name)? else { return Ok(None) };
+    let Some(entry) = dictionary.get(SHA_256) else { return Ok(None) };
+    let digest = bare(entry).and_then(BareItem::as_byte_sequence).and_then(|bytes| bytes.try_into().ok());
+    digest.map(Some).ok_or(InvalidDigest(name))
 }
 
 fn dictionary(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Dictionary>, InvalidDigest> {

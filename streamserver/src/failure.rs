@@ -33,13 +33,15 @@ pub fn store(error: StoreError) -> Problem {
     }
 }
 
+pub const TOO_LARGE: &str = "/problems/upload-too-large";
+
 /// The file is larger than uploads may be.
 pub fn upload_too_large(bytes_max: u64) -> Problem {
     let detail = format!(
         "The file is larger than the {bytes_max} bytes that this server takes. Export it at a lower bit rate, or ask the operator to raise upload_bytes_max."
     );
     let status = StatusCode::PAYLOAD_TOO_LARGE;
-    Problem::new(status, "/problems/upload-too-large", "The file is too large", detail)
+    Problem::new(status, TOO_LARGE, "The file is too large", detail)
 }
 
 /// Why something could not be loaded into a cache. Shared by all who waited for the same load.

@@ -4,15 +4,15 @@ use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use chassis::Problem;
 use futures::StreamExt;
-use http::StatusCode;
 use ring::digest::SHA256;
 use store::ObjectWriter;
 
 use crate::attempt::{Attempt, Extending};
 use crate::digest::{Hasher, HasherDied, Sha256, Wishes};
 use crate::multipart::{Event, MultipartError, Parser};
+use crate::resumable::refusal;
 use crate::upload_request::{Shape, UploadRequest, check_media_type};
-use crate::{StreamServer, failure};
+use crate::{StreamServer, digest, failure};
 
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub struct Received {
     pub filename: Option<String>,
     /// Where somebody asked for it.
     pub sha256: Option<Sha256>,
+    pub content_bytes: u64,
 }
 
 /// Reads the whole body into `writer`. On `Err` the writer is to be aborted: nothing of the upload is kept.
@@ -31,12 +32,13 @@ pub async fn receive(
     body: Body,
     writer: &mut dyn ObjectWriter,
 ) -> Result<Received, Problem> {
-    let UploadRequest { shape, wishes, filename } = request;
+    let UploadRequest { shape, wishes, filename, length_bytes } = request;
     let mut body = Incoming {
         attempt,
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
         lease: Extending::from(server.clock.now()),
+        bytes: 0,
     };
     let mut file = File { writer, hasher: None, bytes: 0, bytes_max: server.limits.upload_bytes_max };
     let filename = match shape {
@@ -54,10 +56,14 @@ pub async fn receive(
     if file.bytes == 0 {
         return Err(Problem::bad_request("The file is empty; send the video as the body."));
     }
+    if length_bytes.is_some_and(|length_bytes| length_bytes != body.bytes) {
+        return Err(refusal::other_length());
+    }
     let of_file = finish(file.hasher).await?;
     let of_content = finish(body.hasher).await?;
     check(&wishes, of_content)?;
-    Ok(Received { filename, sha256: of_file.or(of_content.filter(|_| wishes.answer)) })
+    let sha256 = of_file.or(of_content.filter(|_| wishes.answer));
+    Ok(Received { filename, sha256, content_bytes: body.bytes })
 }
 
 /// Answers the file's name.
@@ -91,6 +97,7 @@ struct Incoming<'a> {
     /// Over the content as it is on the wire, which is what `Content-Digest` speaks of.
     hasher: Option<Hasher>,
     lease: Extending,
+    bytes: u64,
 }
 
 impl Incoming<'_> {
@@ -101,6 +108,7 @@ impl Incoming<'_> {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;
         }
         self.lease.extend(self.attempt).await?;
+        self.bytes += bytes.len() as u64;
         Ok(Some(bytes))
     }
 }
@@ -146,13 +154,7 @@ fn check(wishes: &Wishes, digest: Option<Sha256>) -> Result<(), Problem> {
     if wishes.expected.iter().all(|expected| *expected == digest) {
         return Ok(());
     }
-    Err(Problem::new(
-        StatusCode::BAD_REQUEST,
-        "/problems/digest-mismatch",
-        "The bytes are not those you meant to send",
-        "What arrived does not have the SHA-256 that `Content-Digest` or `Repr-Digest` says; nothing was kept. Send \
-         it again.",
-    ))
+    Err(digest::mismatch())
 }
 
 fn bad_form(error: MultipartError) -> Problem {

@@ -168,7 +168,7 @@ struct Gone;
 pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
     Routes::new(tokens.clone())
         .route(Policy::Anyone, routes!(progressive::progressive))
-        .route(Policy::Upload, routes!(upload::whole))
+        .route(Policy::Upload, routes!(upload::upload))
         .merge(resumable::routes(tokens))
         .route(Policy::Anyone, routes!(publication::master))
         .route(Policy::Anyone, routes!(cover::jpeg))

@@ -1,21 +1,23 @@
-//! `POST` or `PUT /stream/videos/:vid`: the whole file in one request.
+//! `POST` or `PUT /stream/videos/:vid`: the whole file in one request, or the first word of an upload in several.
 //!
 //! The row of the attempt is there before the first byte, the bytes are durable before they are the video's, and
 //! 201 is said only then. Whoever vanishes in between leaves nothing behind.
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use chassis::{Caller, Path, Problem};
 use domain::{JobId, ObjectKey, VideoId, VideoState, Visibility};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use sql::{BeginUpload, CompleteUpload, CompletedUpload};
 use store::{ObjectWriter, Stored};
 
 use crate::attempt::{Attempt, LEASE_S, Lease, ask_again};
 use crate::receive::Received;
+use crate::resumable::draft;
 use crate::upload_request::{UploadRequest, clean_filename};
 use crate::{StreamServer, digest, failure, receive};
 
@@ -38,15 +40,24 @@ pub struct Uploaded {
 /// The body is the file itself, or a form with one file part. 201 means that it is durable. A client that sends
 /// `Content-Digest` or `Repr-Digest` (sha-256) has it checked; one that sends `Want-Repr-Digest: sha-256=1` gets
 /// `Repr-Digest` back.
+///
+/// With `Upload-Draft-Interop-Version: 6` or `8` and `Upload-Complete: ?0` it begins an upload in several requests
+/// (draft-ietf-httpbis-resumable-upload): `Location` says where it goes on, also when no bytes came. There is no
+/// `104 (Upload Resumption Supported)`, so with `?1` it is a whole upload. A `Repr-Digest` is only checked of that.
 #[utoipa::path(
     method(post, put),
     path = "/stream/videos/{vid}",
     tag = "uploading",
-    params(("vid" = String, Path, description = "the video's id")),
+    params(
+        ("vid" = String, Path, description = "the video's id"),
+        ("Upload-Draft-Interop-Version" = Option<u8>, Header, description = "`6` or `8`, to speak the IETF's draft"),
+        ("Upload-Complete" = Option<String>, Header, description = "`?0`: more is to come; `?1`: this is all"),
+        ("Upload-Length" = Option<u64>, Header, description = "bytes of the whole file"),
+    ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
-        (status = 201, description = "durable; processing begins", body = Uploaded),
-        (status = 400, description = "a malformed id or form, a broken-off body, a digest that does not match", content_type = "application/problem+json"),
+        (status = 201, description = "durable; processing begins. Or an upload has begun: `Location`, `Upload-Offset`, `Upload-Limit`, and no body", body = Uploaded),
+        (status = 400, description = "a malformed id or form, a broken-off body, a digest or a length that does not match", content_type = "application/problem+json"),
         (status = 401, description = "no valid token", content_type = "application/problem+json"),
         (status = 403, description = "a token for another video, or somebody else's video", content_type = "application/problem+json"),
         (status = 404, description = "no such video, or its time to upload is over", content_type = "application/problem+json"),
@@ -59,7 +70,7 @@ pub struct Uploaded {
         (status = 503, description = "every place is taken, or no space is left", content_type = "application/problem+json"),
     )
 )]
-pub async fn whole(
+pub async fn upload(
     State(server): State<StreamServer>,
     caller: Caller,
     Path(video): Path<VideoId>,
@@ -67,13 +78,25 @@ pub async fn whole(
 ) -> Result<Response, Problem> {
     may_upload(&server, &caller, video).await?;
     let (head, body) = request.into_parts();
-    let request = UploadRequest::read(&head.headers, &body, server.limits.upload_bytes_max)?;
+    draft::upload_or_begin(&server, video, head.headers, body).await
+}
+
+/// `length_bytes`: the content is to have so many, if somebody said so beside `Content-Length`.
+pub async fn whole(
+    server: &StreamServer,
+    video: VideoId,
+    headers: &HeaderMap,
+    body: Body,
+    length_bytes: Option<u64>,
+) -> Result<Whole, Problem> {
+    let request = UploadRequest::read(headers, &body, server.limits.upload_bytes_max)?;
+    let request = UploadRequest { length_bytes, ..request };
     let _place = server.uploads.acquire()?;
-    let attempt = begin(&server, video).await?;
+    let attempt = begin(server, video).await?;
     server.find_store(&attempt.key()).await?;
     let mut writer = server.store.create(&attempt.key()).await.map_err(failure::store)?;
-    match receive::receive(&server, &attempt, request, body, &mut *writer).await {
-        Ok(received) => commit_in_peace(&server, attempt, writer, received).await,
+    match receive::receive(server, &attempt, request, body, &mut *writer).await {
+        Ok(received) => commit_in_peace(server, attempt, writer, received).await,
         Err(problem) => {
             writer.abort().await;
             // The attempt abandons itself when it is dropped; the client need not wait for that.
@@ -122,8 +145,8 @@ async fn commit_in_peace(
     attempt: Attempt,
     writer: Box<dyn ObjectWriter>,
     received: Received,
-) -> Result<Response, Problem> {
-    let (video, sha256) = (attempt.key().video, received.sha256);
+) -> Result<Whole, Problem> {
+    let (video, sha256, content_bytes) = (attempt.key().video, received.sha256, received.content_bytes);
     let task = {
         let server = server.clone();
         async move {
@@ -136,7 +159,26 @@ async fn commit_in_peace(
         }
     };
     let stored = server.tasks.spawn(task).await.map_err(Problem::internal)??;
-    Ok(created(video, stored, sha256))
+    Ok(Whole { video, stored, sha256, content_bytes })
+}
+
+/// A whole upload that is the video's.
+pub struct Whole {
+    video: VideoId,
+    stored: Stored,
+    sha256: Option<digest::Sha256>,
+    /// More than the file's where it came in a form.
+    pub content_bytes: u64,
+}
+
+impl Whole {
+    pub fn answer(self) -> Response {
+        let mut response = created(self.video, self.stored);
+        if let Some(sha256) = self.sha256 {
+            response.headers_mut().insert(digest::REPR_DIGEST, digest::header_value(&sha256));
+        }
+        response
+    }
 }
 
 enum NotCommitted {
@@ -180,18 +222,15 @@ async fn commit(
     }
 }
 
-fn created(video: VideoId, stored: Stored, sha256: Option<digest::Sha256>) -> Response {
+/// What the address of a video answers once the file is there.
+pub fn created(video: VideoId, stored: Stored) -> Response {
     let uploaded = Uploaded {
         id: video.to_string(),
         state: VideoState::Uploaded.as_str(),
         size_bytes: stored.bytes,
         crc64nvme: BASE64_STANDARD.encode(stored.crc64nvme.to_be_bytes()),
     };
-    let mut response = (StatusCode::CREATED, chassis::Json(uploaded)).into_response();
-    if let Some(sha256) = sha256 {
-        response.headers_mut().insert(digest::REPR_DIGEST, digest::header_value(&sha256));
-    }
-    response
+    (StatusCode::CREATED, chassis::Json(uploaded)).into_response()
 }
 
 pub fn already_uploaded() -> Problem {

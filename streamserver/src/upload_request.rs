@@ -18,6 +18,8 @@ pub struct UploadRequest {
     pub shape: Shape,
     pub wishes: Wishes,
     pub filename: Option<String>,
+    /// Bytes of the content, if somebody said so.
+    pub length_bytes: Option<u64>,
 }
 
 /// How the file lies in the body.
@@ -39,9 +41,16 @@ impl UploadRequest {
         let overhead = if shape.is_file() { 0 } else { FORM_OVERHEAD_BYTES_MAX };
         check_length(headers, body, bytes_max, overhead)?;
         let wishes = Wishes::read(headers).map_err(|error| Problem::bad_request(format!("{error}.")))?;
-        let disposition = text(headers, CONTENT_DISPOSITION).unwrap_or_default();
-        let filename = multipart::parameter(disposition, "filename");
-        Ok(UploadRequest { shape, wishes, filename })
+        Ok(UploadRequest { shape, wishes, filename: filename(headers), length_bytes: None })
+    }
+}
+
+/// The name of a file that comes in several requests; refused where it cannot, as in a form.
+pub fn filename_of_part(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    if shape(headers)?.is_file() {
+        Ok(filename(headers))
+    } else {
+        Err(Problem::unsupported_media_type("`video/*` or `application/octet-stream`"))
     }
 }
 
@@ -74,6 +83,11 @@ fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
         }
         _ => check_media_type(content_type).map(|()| Shape::File),
     }
+}
+
+fn filename(headers: &HeaderMap) -> Option<String> {
+    let disposition = text(headers, CONTENT_DISPOSITION).unwrap_or_default();
+    multipart::parameter(disposition, "filename")
 }
 
 fn check_length(

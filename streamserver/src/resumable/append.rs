@@ -21,6 +21,8 @@ pub struct Incoming {
     pub checksum: Option<Expected>,
     /// Said now, where it had been deferred.
     pub length_bytes: Option<u64>,
+    /// The upload ends with the body.
+    pub completes: bool,
 }
 
 /// Why no more is read.
@@ -45,7 +47,7 @@ pub async fn append_at(
     }
     // It only rises: no need to disturb whoever writes.
     if offset_bytes < upload.offset_bytes {
-        return Err(refusal::wrong_offset(upload.offset_bytes));
+        return Err(refusal::wrong_offset(upload.offset_bytes, offset_bytes));
     }
     let place = server.uploads.acquire()?;
     let Some(held) = Held::acquire(server, upload.id).await? else {
@@ -54,7 +56,7 @@ pub async fn append_at(
     let fits = if offset_bytes == held.upload.offset_bytes {
         check_fits(&held, &incoming)
     } else {
-        Err(refusal::wrong_offset(held.upload.offset_bytes))
+        Err(refusal::wrong_offset(held.upload.offset_bytes, offset_bytes))
     };
     if let Err(problem) = fits {
         held.release().await;
@@ -73,7 +75,7 @@ async fn after_the_end(
     let found = server.catalog.resumable(id, server.clock.now()).await.map_err(failure::sql)?;
     let upload = found.ok_or_else(Problem::not_found)?;
     if offset_bytes != upload.offset_bytes {
-        return Err(refusal::wrong_offset(upload.offset_bytes));
+        return Err(refusal::wrong_offset(upload.offset_bytes, offset_bytes));
     }
     if without_bytes { Ok(upload) } else { Err(refusal::longer_than_said(offset_bytes)) }
 }
@@ -97,10 +99,10 @@ pub async fn append_in_peace(
 
 /// Appends, and completes the upload if that was the last of it.
 async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
-    let Incoming { body, checksum, length_bytes } = incoming;
+    let Incoming { body, checksum, length_bytes, completes } = incoming;
     let length_bytes = length_bytes.filter(|_| held.upload.length_bytes.is_none());
     let mut sums = checksum.map(Sums::start).transpose()?;
-    let mut append = Append::new(held, length_bytes, sums.is_some());
+    let mut append = Append::new(held, length_bytes, sums.is_some(), completes);
     let received = append.receive(body, &mut sums).await;
     append.settle(received, sums).await?;
     if held.has_all_bytes() { finish::finish(held).await } else { Ok(()) }
@@ -111,14 +113,15 @@ struct Append<'a> {
     length_bytes: Option<u64>,
     /// The checksum decides, at the end, on all that the request brought.
     all_or_nothing: bool,
+    completes: bool,
     open: Option<OpenPiece>,
     lease: Extending,
 }
 
 impl Append<'_> {
-    fn new(held: &mut Held, length_bytes: Option<u64>, all_or_nothing: bool) -> Append<'_> {
+    fn new(held: &mut Held, length_bytes: Option<u64>, all_or_nothing: bool, completes: bool) -> Append<'_> {
         let lease = Extending::from(held.server.clock.now());
-        Append { held, length_bytes, all_or_nothing, open: None, lease }
+        Append { held, length_bytes, all_or_nothing, completes, open: None, lease }
     }
 
     async fn receive(&mut self, mut body: Body, sums: &mut Option<Sums>) -> Result<End, Problem> {
@@ -172,12 +175,9 @@ impl Append<'_> {
     /// Keeps what is to be kept of what was received.
     async fn settle(&mut self, received: Result<End, Problem>, sums: Option<Sums>) -> Result<(), Problem> {
         let (kept, outcome) = match received {
-            Ok(End::Whole) => match sums {
-                Some(sums) => {
-                    sums.verify().await.map_or_else(|problem| (false, Err(problem)), |()| (true, Ok(())))
-                }
-                None => (true, Ok(())),
-            },
+            Ok(End::Whole) => {
+                self.check(sums).await.map_or_else(|problem| (false, Err(problem)), |()| (true, Ok(())))
+            }
             Ok(End::Stopped | End::Broken(_)) if self.all_or_nothing => {
                 (false, Err(refusal::interrupted_unverified()))
             }
@@ -198,6 +198,27 @@ impl Append<'_> {
             open.abandon().await;
         }
         outcome
+    }
+
+    /// All of it came, and must be what was said of it.
+    async fn check(&mut self, sums: Option<Sums>) -> Result<(), Problem> {
+        if let Some(sums) = sums {
+            sums.verify().await?;
+        }
+        if !self.completes {
+            return Ok(());
+        }
+        let received_bytes = self.open.as_ref().map_or(0, OpenPiece::received_bytes);
+        let all_bytes = self.held.upload.offset_bytes + received_bytes;
+        match self.held.upload.length_bytes.or(self.length_bytes) {
+            Some(length_bytes) if length_bytes == all_bytes => Ok(()),
+            Some(_) => Err(refusal::other_length()),
+            None if all_bytes == 0 => Err(refusal::empty()),
+            None => {
+                self.length_bytes = Some(all_bytes);
+                Ok(())
+            }
+        }
     }
 
     /// The piece that is open, and the length if it was said with this request.

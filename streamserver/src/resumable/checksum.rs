@@ -8,6 +8,8 @@ use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use super::tus::headers::checksum_in_trailers;
 use crate::digest::Hasher;
 
+pub const MISMATCH: &str = "/problems/checksum-mismatch";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// Every tus server has it.
@@ -105,7 +107,7 @@ impl Sums {
 fn mismatch() -> Problem {
     Problem::new(
         StatusCode::from_u16(460).expect("three digits"),
-        "/problems/checksum-mismatch",
+        MISMATCH,
         "The bytes are not those you meant to send",
         "What arrived does not have the checksum that `Upload-Checksum` says; nothing of this request was kept. Send it \
          again from the same offset.",

@@ -54,6 +54,10 @@ impl OpenPiece {
         bytes >= PIECE_BYTES_MIN && now.ms_since(self.began_at) >= PIECE_MS_MAX
     }
 
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
     pub fn is_empty(&self) -> bool {
         self.received_bytes == 0
     }

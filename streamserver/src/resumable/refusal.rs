@@ -8,15 +8,22 @@ use http::{HeaderValue, StatusCode};
 
 use super::UPLOAD_OFFSET;
 
+pub const WRONG_OFFSET: &str = "/problems/upload-offset";
+pub const OTHER_LENGTH: &str = "/problems/upload-length";
+pub const TOO_LONG: &str = "/problems/upload-too-long";
+pub const IN_USE: &str = "/problems/upload-in-use";
+
 const RETRY_AFTER_S: u64 = 1;
 
 /// 409: the bytes do not begin where the upload ends.
-pub fn wrong_offset(offset_bytes: u64) -> Problem {
+pub fn wrong_offset(offset_bytes: u64, said_bytes: u64) -> Problem {
     let detail = format!(
         "The upload has {offset_bytes} bytes; send what follows them, with that number as `Upload-Offset`."
     );
-    Problem::conflict("/problems/upload-offset", "The upload is somewhere else", detail)
+    Problem::conflict(WRONG_OFFSET, "The upload is somewhere else", detail)
         .with_header(UPLOAD_OFFSET, HeaderValue::from(offset_bytes))
+        .with_member("expected-offset", offset_bytes)
+        .with_member("provided-offset", said_bytes)
 }
 
 /// 423: whoever writes to it has heard, and is not done yet.
@@ -36,8 +43,7 @@ pub fn ask_again() -> Problem {
 
 fn locked(detail: &str) -> Problem {
     let title = "The upload is in use";
-    Problem::new(StatusCode::LOCKED, "/problems/upload-in-use", title, detail)
-        .with_retry_after_s(RETRY_AFTER_S)
+    Problem::new(StatusCode::LOCKED, IN_USE, title, detail).with_retry_after_s(RETRY_AFTER_S)
 }
 
 /// 503: the body did not come to its end, or we do not wait for it.
@@ -89,14 +95,14 @@ pub fn longer_than_said(length_bytes: u64) -> Problem {
         "The upload was to have {length_bytes} bytes and this would be more; send what is missing, or begin another upload."
     );
     let status = StatusCode::PAYLOAD_TOO_LARGE;
-    Problem::new(status, "/problems/upload-too-long", "More bytes than were announced", detail)
+    Problem::new(status, TOO_LONG, "More bytes than were announced", detail)
 }
 
-/// 400: a length may be said once.
+/// 400: a length may be said once, and is what comes.
 pub fn other_length() -> Problem {
-    Problem::bad_request(
-        "`Upload-Length` differs from what was said before, or is less than the bytes that are there.",
-    )
+    let detail = "The length that is said differs from what was said before, or from the bytes that came. Send what is \
+                  missing of that length, or begin another upload.";
+    Problem::new(StatusCode::BAD_REQUEST, OTHER_LENGTH, "The lengths of the upload differ", detail)
 }
 
 /// 400

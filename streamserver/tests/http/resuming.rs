@@ -316,7 +316,7 @@ async fn a_length_that_is_said_later() {
         let end = if empty_end { 1000 } else { 600 };
         uploader.appended(&path, 0, &bytes[..end]).await;
         for (wrong, status, kind) in
-            [(end - 1, 400, "bad-request"), (usize::MAX >> 1, 413, "upload-too-large")]
+            [(end - 1, 400, "upload-length"), (usize::MAX >> 1, 413, "upload-too-large")]
         {
             let request = uploader.patch(&path, end, "").header("upload-length", wrong);
             expect_problem(request.send().await.unwrap(), status, kind).await;
@@ -331,7 +331,7 @@ async fn a_length_that_is_said_later() {
     let uploader = Uploader::new(&world, &alice).await;
     let path = uploader.create(10).await;
     let other = uploader.patch(&path, 0, "hello").header("upload-length", 11);
-    expect_problem(other.send().await.unwrap(), 400, "bad-request").await;
+    expect_problem(other.send().await.unwrap(), 400, "upload-length").await;
     let same = uploader.patch(&path, 0, "hello").header("upload-length", 10);
     assert_eq!(same.send().await.unwrap().status(), 204);
     world.end().await;

@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sql::NewResumable;
 
-use super::headers::{self, Concat, Metadata, Protocol};
+use super::headers::{self, Concat, Metadata, Version};
 use super::{concat, expires};
 use crate::StreamServer;
 use crate::resumable::append::Incoming;
@@ -51,7 +51,7 @@ use crate::upload::may_upload;
 pub async fn create(
     State(server): State<StreamServer>,
     caller: Caller,
-    _: Protocol,
+    _: Version,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -99,7 +99,7 @@ fn first_bytes(headers: &HeaderMap, body: Body) -> Result<Option<Incoming>, Prob
         return if is_without_bytes(&body) { Ok(None) } else { Err(headers::wrong_body_type()) };
     }
     let checksum = headers::checksum(headers)?;
-    Ok(Some(Incoming { body, checksum, length_bytes: None }))
+    Ok(Some(Incoming { body, checksum, length_bytes: None, completes: false }))
 }
 
 /// The token's, or the one that the metadata names.

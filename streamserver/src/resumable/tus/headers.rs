@@ -42,20 +42,21 @@ const METADATA_PAIRS_MAX: usize = 64;
 const PARTIALS_MAX: usize = 64;
 
 /// An extractor: the request speaks tus 1.0.0, or it is refused with 412 unread.
-pub struct Protocol;
+pub struct Version;
 
-impl<S: Sync> FromRequestParts<S> for Protocol {
+impl<S: Sync> FromRequestParts<S> for Version {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         if parts.headers.get(TUS_RESUMABLE) == Some(&VERSION) {
-            return Ok(Protocol);
+            return Ok(Version);
         }
         let problem = Problem::new(
             StatusCode::PRECONDITION_FAILED,
             "/problems/tus-version",
             "Another version of tus",
-            "This server speaks tus 1.0.0: send `Tus-Resumable: 1.0.0` with every request.",
+            "This server speaks tus 1.0.0: send `Tus-Resumable: 1.0.0` with every request; or `Upload-Draft-Interop-Version: 8` \
+             where it is the IETF's draft that you speak.",
         );
         Err(problem.with_header(TUS_VERSION, VERSION))
     }

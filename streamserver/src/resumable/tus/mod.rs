@@ -59,7 +59,7 @@ pub async fn append(
     let length_bytes = headers::length(&head.headers)?;
     let checksum = headers::checksum(&head.headers)?;
     let upload = server.upload_of(caller, id).await?;
-    let incoming = Incoming { body, checksum, length_bytes };
+    let incoming = Incoming { body, checksum, length_bytes, completes: false };
     let upload = append_at(server, &upload, offset_bytes, incoming).await?;
     Ok(appended(&upload))
 }
