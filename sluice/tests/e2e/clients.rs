@@ -16,6 +16,12 @@ async fn tus_js_client_uploads_in_every_way_it_knows() {
     assert_eq!(walk(node("tus.mjs")).await, 9);
 }
 
+/// By the IETF's draft, as far as it goes without a 104.
+#[tokio::test(flavor = "multi_thread")]
+async fn tus_js_client_speaks_the_draft_too() {
+    assert_eq!(walk(node("draft.mjs")).await, 7);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn uppy_uploads_from_a_page_elsewhere() {
     assert_eq!(walk(node("uppy.mjs")).await, 3);
