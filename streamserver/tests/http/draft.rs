@@ -316,9 +316,11 @@ async fn a_version_that_is_not_spoken_here_is_none() {
     for version in ["3", "5", "7", "eight", ""] {
         let uploader = Uploader::new(&world, &alice, 8).await;
         let request = world.http.post(world.url(&uploader.of_video())).bearer_auth(&alice.token);
-        let request = request.header("upload-draft-interop-version", version).header("upload-complete", "?0");
+        let request = request.header("upload-draft-interop-version", version);
         let request = request.header("content-disposition", "inline; filename=clip.mp4").body("hello");
-        let response = request.send().await.unwrap();
+        let part = request.try_clone().unwrap().header("upload-complete", "?0");
+        expect_problem(part.send().await.unwrap(), 400, "bad-request").await;
+        let response = request.header("upload-complete", "?1").send().await.unwrap();
         assert_eq!((response.status().as_u16(), header(&response, "location")), (201, ""), "{version}");
         assert_eq!(header(&response, "upload-complete"), "");
         uploader.is_uploaded(b"hello").await;
@@ -601,7 +603,9 @@ async fn what_is_refused_and_how() {
     }
     let typed = uploader.request(Method::PATCH, &path).header("upload-complete", "?0").body("hello");
     let typed = typed.header("upload-offset", 0).header("content-type", "application/offset+octet-stream");
-    expect_problem(typed.send().await.unwrap(), 415, "unsupported-media-type").await;
+    let response = typed.send().await.unwrap();
+    assert_eq!(header(&response, "accept-patch"), "application/partial-upload");
+    expect_problem(response, 415, "unsupported-media-type").await;
     // A PATCH says where its bytes begin, and whether they are the last.
     for left_out in ["upload-offset", "upload-complete"] {
         let mut request = uploader.patch(&path, 0, "?0", "hello").build().unwrap();

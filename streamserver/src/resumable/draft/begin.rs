@@ -7,8 +7,8 @@ use domain::{UploadKind, VideoId};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::Draft;
 use super::headers::{self, INCOMPLETE, Interop, Said, lifetime_s};
+use super::{Draft, refusal};
 use crate::StreamServer;
 use crate::resumable::append::Incoming;
 use crate::resumable::create::{create, new_upload};
@@ -24,6 +24,9 @@ pub async fn upload_or_begin(
     body: Body,
 ) -> Result<Response, Problem> {
     let Some(interop) = Interop::announced(&headers) else {
+        if headers::is_complete(&headers) == Some(false) {
+            return Err(refusal::no_version());
+        }
         return Ok(upload::whole(server, video, &headers, body, None).await?.answer());
     };
     // tus-js-client gives the first bytes the type of those that follow; it is none of the file's.

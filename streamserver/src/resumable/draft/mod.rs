@@ -56,7 +56,7 @@ impl Draft<'_> {
     async fn try_append(&self, caller: &Caller, id: UploadId, request: Request) -> Result<Response, Problem> {
         let (head, body) = request.into_parts();
         if !headers::is_partial(&head.headers) {
-            return Err(Problem::unsupported_media_type("`application/partial-upload`"));
+            return Err(refusal::other_type());
         }
         let offset_bytes = headers::offset(&head.headers)?;
         let said = Said::read(&head.headers, &body, offset_bytes)?.ok_or_else(|| {

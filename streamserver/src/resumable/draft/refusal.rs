@@ -4,12 +4,12 @@
 use chassis::Problem;
 use http::{HeaderValue, StatusCode};
 
-use super::headers::{INCOMPLETE, UPLOAD_COMPLETE, UPLOAD_LIMIT};
+use super::headers::{ACCEPT_PATCH, INCOMPLETE, PARTIAL_UPLOAD, UPLOAD_COMPLETE, UPLOAD_LIMIT};
 use crate::digest;
 use crate::failure;
 use crate::resumable::{checksum, refusal};
 
-/// As RFC 9457 has them registered.
+/// As the draft has them registered.
 const MISMATCHING_OFFSET: &str = "https://iana.org/assignments/http-problem-types#mismatching-upload-offset";
 const INCONSISTENT_LENGTH: &str =
     "https://iana.org/assignments/http-problem-types#inconsistent-upload-length";
@@ -42,6 +42,19 @@ pub fn inconsistent_length() -> Problem {
 pub fn completed() -> Problem {
     let detail = "This upload has all its bytes, and they are the video's; there is nothing to go on with.";
     Problem::new(StatusCode::BAD_REQUEST, COMPLETED, "The upload is complete", detail)
+}
+
+/// 400: a part must not be taken for the whole.
+pub fn no_version() -> Problem {
+    Problem::bad_request(
+        "`Upload-Complete: ?0` says that more is to come, in a version of the draft that is not spoken here: send \
+         `Upload-Draft-Interop-Version: 6` or `8`, or the whole file.",
+    )
+}
+
+/// 415
+pub fn other_type() -> Problem {
+    Problem::unsupported_media_type("`application/partial-upload`").with_header(ACCEPT_PATCH, PARTIAL_UPLOAD)
 }
 
 /// 403: the other protocol puts it together.
