@@ -112,7 +112,7 @@ async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match tokens.authenticate(request.headers()).await {
+    let caller = match tokens.authenticate(request.headers(), policy).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -143,7 +143,7 @@ fn document(policy: Policy, operation: &mut Operation) {
     operation.security = Some(match policy {
         Policy::Public => vec![SecurityRequirement::default()],
         Policy::Anyone => vec![SecurityRequirement::default(), token],
-        Policy::SignedIn | Policy::Admin | Policy::Upload => vec![token],
+        Policy::SignedIn | Policy::Admin | Policy::Upload | Policy::BegunUpload => vec![token],
     });
     if policy == Policy::Public {
         return;

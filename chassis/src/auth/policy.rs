@@ -18,6 +18,8 @@ pub enum Policy {
     Admin,
     /// A person with a live session, or the holder of an upload token.
     Upload,
+    /// As `Upload`, and the upload token may have expired: whoever began in time may end it.
+    BegunUpload,
 }
 
 impl Policy {
@@ -25,15 +27,15 @@ impl Policy {
         let wrong_token = || Problem::forbidden("This token is for uploading one video; log in to do this.");
         match (self, caller) {
             (Policy::Public, _) => Ok(()),
-            (Policy::SignedIn | Policy::Upload, Caller::User { .. }) => Ok(()),
-            (Policy::Upload, Caller::Upload { .. }) => Ok(()),
+            (Policy::SignedIn | Policy::Upload | Policy::BegunUpload, Caller::User { .. }) => Ok(()),
+            (Policy::Upload | Policy::BegunUpload, Caller::Upload { .. }) => Ok(()),
             (Policy::Admin, Caller::Service | Caller::User { role: Role::Admin | Role::Service, .. }) => {
                 Ok(())
             }
             (Policy::Admin, Caller::User { .. }) => Err(Problem::forbidden("Only admins may do this.")),
             (Policy::Anyone | Policy::SignedIn | Policy::Admin, Caller::Upload { .. }) => Err(wrong_token()),
             (Policy::Anyone, _) => Ok(()),
-            (Policy::SignedIn | Policy::Upload, Caller::Service) => {
+            (Policy::SignedIn | Policy::Upload | Policy::BegunUpload, Caller::Service) => {
                 Err(Problem::forbidden("This is for people; a service token does not stand for one."))
             }
             (_, Caller::Anonymous) => {
@@ -67,5 +69,6 @@ mod tests {
         assert_eq!(answers(Policy::SignedIn), [401, 200, 200, 403, 403]);
         assert_eq!(answers(Policy::Admin), [401, 403, 200, 403, 200]);
         assert_eq!(answers(Policy::Upload), [401, 200, 200, 200, 403]);
+        assert_eq!(answers(Policy::BegunUpload), [401, 200, 200, 200, 403]);
     }
 }

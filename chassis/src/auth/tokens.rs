@@ -11,8 +11,8 @@ use jsonwebtoken::{Algorithm, Validation};
 use moka::future::Cache;
 use tokio_util::sync::CancellationToken;
 
-use super::Caller;
 use super::keys::{Claims, ISSUER, VerifyingKey, audience};
+use super::{Caller, Policy};
 use crate::problem::Source;
 use crate::{Clock, Problem, Shared};
 
@@ -66,19 +66,28 @@ impl Tokens {
     }
 
     /// No header is `Anonymous`; a bad one is a 401, whatever the route asks for.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub async fn authenticate(&self, headers: &HeaderMap, policy: Policy) -> Result<Caller, Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Caller::Anonymous) };
         let header = header.to_str().map_err(|_| invalid())?;
         let (scheme, token) = header.split_once(' ').ok_or_else(invalid)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::unauthorized("Send the token as `Authorization: Bearer …`."));
         }
-        self.caller(token.trim()).await
+        let claims = self.verify(token.trim(), &[audience::SESSION, audience::UPLOAD])?;
+        if policy != Policy::BegunUpload || claims.aud != audience::UPLOAD {
+            self.check_expiry(&claims)?;
+        }
+        self.caller_of(claims).await
     }
 
     /// Whom a token of a session or an upload stands for.
     pub async fn caller(&self, token: &str) -> Result<Caller, Problem> {
         let claims = self.verify(token, &[audience::SESSION, audience::UPLOAD])?;
+        self.check_expiry(&claims)?;
+        self.caller_of(claims).await
+    }
+
+    async fn caller_of(&self, claims: Claims) -> Result<Caller, Problem> {
         let Claims { aud, sub, sid, vid, role, .. } = claims;
         let caller = match (aud.as_str(), role) {
             (audience::UPLOAD, _) => Caller::Upload { video: parse(vid)?, user: parse(sub)? },
@@ -94,7 +103,7 @@ impl Tokens {
 
     /// Whether this is a setup token of ours that has not expired.
     pub fn check_setup(&self, token: &str) -> Result<(), Problem> {
-        self.verify(token, &[audience::SETUP]).map(|_| ())
+        self.verify(token, &[audience::SETUP]).and_then(|claims| self.check_expiry(&claims))
     }
 
     /// Nobody need wait for a cache to find out that this session has ended; `None`: that many have.
@@ -117,6 +126,7 @@ impl Tokens {
         looked_up.map_err(|error: Arc<Source>| Problem::unavailable(1).with_source(error.to_string()))
     }
 
+    /// All but whether it has expired.
     fn verify(&self, token: &str, audiences: &[&str]) -> Result<Claims, Problem> {
         if token.len() > TOKEN_CHARS_MAX {
             return Err(invalid());
@@ -125,16 +135,19 @@ impl Tokens {
         validation.set_audience(audiences);
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // Checked below against our own clock.
+        // Checked by `check_expiry` against our own clock.
         validation.validate_exp = false;
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &self.key.0, &validation).map_err(|_| invalid())?.claims;
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key.0, &validation);
+        decoded.map(|token| token.claims).map_err(|_| invalid())
+    }
+
+    fn check_expiry(&self, claims: &Claims) -> Result<(), Problem> {
         let now_s = self.clock.now().unix_ms() / 1000;
         if claims.exp <= now_s - LEEWAY_S {
             let minutes = (now_s - claims.exp) / 60;
             return Err(Problem::unauthorized(format!("The token expired {minutes} min ago; log in again.")));
         }
-        Ok(claims)
+        Ok(())
     }
 }
 
@@ -225,6 +238,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_began_an_upload_in_time_may_end_it() {
+        let room = room();
+        let now = room.clock.now();
+        let (user, video) = (room.ids.next(now), room.ids.next(now));
+        let upload = room.key.upload_token(user, video, now, 60);
+        let (session, ..) = room.session_token(60);
+        room.clock.advance_ms(86_400_000);
+        let asked = async |token: &str, policy| {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer)]);
+            room.tokens.authenticate(&headers, policy).await.map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(asked(&upload.token, Policy::BegunUpload).await.unwrap(), Caller::Upload { video, user });
+        assert_eq!(asked(&upload.token, Policy::Upload).await.unwrap_err(), 401);
+        assert_eq!(asked(&session, Policy::BegunUpload).await.unwrap_err(), 401);
+    }
+
+    #[tokio::test]
     async fn tokens_of_other_keys_audiences_and_algorithms_are_refused() {
         let room = room();
         let (token, ..) = room.session_token(60);
@@ -251,11 +282,15 @@ mod tests {
     #[tokio::test]
     async fn only_bearer_is_spoken() {
         let room = room();
-        let with = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
-        assert_eq!(room.tokens.authenticate(&HeaderMap::new()).await.unwrap(), Caller::Anonymous);
-        assert!(room.tokens.authenticate(&with("Basic abc")).await.is_err());
-        assert!(room.tokens.authenticate(&with("Bearer")).await.is_err());
+        let asked = async |value: &str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+            room.tokens.authenticate(&headers, Policy::Anyone).await
+        };
+        let without = room.tokens.authenticate(&HeaderMap::new(), Policy::Anyone).await;
+        assert_eq!(without.unwrap(), Caller::Anonymous);
+        assert!(asked("Basic abc").await.is_err());
+        assert!(asked("Bearer").await.is_err());
         let (token, ..) = room.session_token(60);
-        assert!(room.tokens.authenticate(&with(&format!("bearer {token}"))).await.is_ok());
+        assert!(asked(&format!("bearer {token}")).await.is_ok());
     }
 }
