@@ -118,24 +118,40 @@ impl Catalog {
     }
 
     /// Which of those that are held here, each under its token, are to be let go: somebody asks, they were taken, or they
-    /// ended. Whoever asks learns that the holder lives: this is to be
-    /// asked for again and again until they are let go.
-    pub async fn hear_releases(&self, held: &[(UploadId, i64)]) -> Result<Vec<UploadId>, SqlError> {
+    /// ended.
+    pub async fn releases_asked(&self, held: &[(UploadId, i64)]) -> Result<Vec<(UploadId, i64)>, SqlError> {
         let mut wanted = Vec::new();
-        for held in held.chunks(ASKED_AT_ONCE) {
+        for held in held.chunks(HELD_AT_ONCE) {
             let holds = self.holds(held).await?;
-            for &(id, token) in held {
-                match holds.get(&id) {
-                    Some((now_under, Hold::Held)) if *now_under == token => continue,
-                    Some((now_under, Hold::Asked | Hold::Heard)) if *now_under == token => {
-                        self.hear(id, token).await?;
-                    }
-                    _ => {}
-                }
-                wanted.push(id);
-            }
+            wanted.extend(held.iter().filter(|(id, token)| holds.get(id) != Some(&(*token, Hold::Held))));
         }
         Ok(wanted)
+    }
+
+    /// Shows whoever asks that the holder lives: to be said again and again until they are let go. What others have
+    /// locked is passed over, so that it keeps nobody waiting for a sign of the rest.
+    pub async fn hear_releases(&self, asked: &[(UploadId, i64)]) -> Result<(), SqlError> {
+        for asked in asked.chunks(HELD_AT_ONCE) {
+            commit!(self, async |tx| {
+                let pairs: Vec<_> =
+                    (0..asked.len()).map(|n| format!("(${}, ${})", 2 * n + 1, 2 * n + 2)).collect();
+                let statement = AssertSqlSafe(format!(
+                    "-- uploads.hear
+                     WITH ours AS MATERIALIZED (
+                       SELECT id FROM uploads
+                       WHERE hold IN ('asked', 'heard') AND (id, token) IN (VALUES {}) {})
+                     UPDATE uploads SET hold = 'heard', signs = signs + 1 WHERE id IN (SELECT id FROM ours)",
+                    pairs.join(", "),
+                    tx.lock(Lock::WriteFree)
+                ));
+                let query = asked.iter().fold(sqlx::query(statement), |query, (id, token)| {
+                    query.bind(id.to_string()).bind(*token)
+                });
+                query.execute(&mut **tx).await?;
+                Ok::<_, SqlError>(())
+            })?;
+        }
+        Ok(())
     }
 
     async fn holds(&self, held: &[(UploadId, i64)]) -> Result<HashMap<UploadId, (i64, Hold)>, SqlError> {
@@ -147,23 +163,10 @@ impl Catalog {
         let rows = query.fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((parsed(row, "id")?, (int(row, "token")?, parsed(row, "hold")?)))).collect()
     }
-
-    async fn hear(&self, id: UploadId, token: i64) -> Result<(), SqlError> {
-        sqlx::query(
-            "-- uploads.hear
-             UPDATE uploads SET hold = 'heard', signs = signs + 1
-             WHERE id = $1 AND token = $2 AND hold IN ('asked', 'heard')",
-        )
-        .bind(id.to_string())
-        .bind(token)
-        .execute(&self.writer)
-        .await?;
-        Ok(())
-    }
 }
 
 /// Few enough for one statement.
-const ASKED_AT_ONCE: usize = 500;
+const HELD_AT_ONCE: usize = 400;
 
 /// Takes hold of the row, which the pieces hang on. `None`: there is no such upload.
 pub(crate) async fn lock(tx: &mut Tx, id: UploadId) -> Result<Option<(Hold, i64)>, SqlError> {

@@ -203,10 +203,17 @@ impl Holds {
         loop {
             let _ = tokio::time::timeout(LISTEN_EVERY, self.0.now.notified()).await;
             let Some(held) = self.held() else { return };
-            match catalog.hear_releases(&held).await {
-                Ok(wanted) => self.stop(held.into_iter().filter(|(id, _)| wanted.contains(id))),
+            let asked = match catalog.releases_asked(&held).await {
+                Ok(asked) => asked,
                 // Whoever waits passes us over in a second; then the commit is refused.
-                Err(error) => tracing::debug!(%error, "not heard whether uploads are asked for"),
+                Err(error) => {
+                    tracing::debug!(%error, "not heard whether uploads are asked for");
+                    continue;
+                }
+            };
+            self.stop(&asked);
+            if let Err(error) = catalog.hear_releases(&asked).await {
+                tracing::debug!(%error, "not shown that uploads are about to be let go");
             }
         }
     }
@@ -222,10 +229,10 @@ impl Holds {
     }
 
     /// Whoever holds one of them under another token by now is not meant.
-    fn stop(&self, wanted: impl Iterator<Item = (UploadId, i64)>) {
+    fn stop(&self, asked: &[(UploadId, i64)]) {
         let table = self.table();
-        for (id, token) in wanted {
-            if let Some((_, stop)) = table.held.get(&id).filter(|(held, _)| *held == token) {
+        for (id, token) in asked {
+            if let Some((_, stop)) = table.held.get(id).filter(|(held, _)| held == token) {
                 stop.cancel();
             }
         }

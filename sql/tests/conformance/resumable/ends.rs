@@ -8,7 +8,7 @@ use sql::{
 
 use super::{
     EXPIRES_MS, acquire, ask, attempts, begin, begin_as, commit, complete, create, create_final, delete,
-    done, find, new, put, put_partial, release, stale, state_of,
+    done, find, hear, new, put, put_partial, release, stale, state_of,
 };
 use crate::both;
 use crate::world::{LEASE_MS, World};
@@ -110,7 +110,7 @@ async fn an_upload_ends_with_its_video(mut world: World) {
     let (token, _) = acquire(&world, id).await;
     let begun = begin(&mut world, id, token, 10).await;
     delete(&mut world, video).await;
-    assert_eq!(world.catalog.hear_releases(&[(id, token)]).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &[(id, token)]).await, [id]);
     assert_eq!(commit(&world, id, token, &[begun]).await, CommitPieces::Gone);
     let attempt = world.id();
     assert!(!begin_as(&world, id, token, attempt).await);
@@ -133,7 +133,7 @@ async fn an_upload_ends_with_its_video(mut world: World) {
     release(&world, id, token).await;
     assert_eq!(world.catalog.writers_until(video, world.now).await.unwrap(), None);
     world.catalog.finish_purge(&lease, world.now, world.now).await.unwrap();
-    assert_eq!(world.catalog.hear_releases(&[(id, token)]).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &[(id, token)]).await, [id]);
     assert_eq!(commit(&world, id, token, &[begun]).await, CommitPieces::Gone);
     release(&world, id, token).await;
     assert!(world.catalog.objects_after(None, 10).await.unwrap().is_empty());

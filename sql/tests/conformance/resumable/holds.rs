@@ -5,8 +5,8 @@ use futures::future::join_all;
 use sql::{Acquire, AttemptState, CommitPieces, CompleteResumable, Resumable, UploadPiece};
 
 use super::{
-    EXPIRES_MS, acquire, ask, begin, begin_as, commit, complete, create, done, find, put, release, stale,
-    state_of,
+    EXPIRES_MS, acquire, ask, begin, begin_as, commit, complete, create, done, find, hear, put, release,
+    stale, state_of,
 };
 use crate::both;
 use crate::world::{LEASE_MS, World};
@@ -72,28 +72,28 @@ async fn who_asks_is_heard_and_let_in(mut world: World) {
     let (token, _) = acquire(&world, id).await;
     let held = [(id, token)];
     let piece = begin(&mut world, id, token, 10).await;
-    assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), []);
+    assert_eq!(hear(&world, &held).await, []);
     assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 0 });
     assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 0 }, "nobody heard");
-    assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &held).await, [id]);
     assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 1 });
     // Until it has let go it may keep what it has.
     assert_eq!(commit(&world, id, token, &[piece]).await, CommitPieces::Committed { offset_bytes: 10 });
-    assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), [id], "still");
+    assert_eq!(hear(&world, &held).await, [id], "still");
     assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 2 }, "it lives");
     release(&world, id, token).await;
     let (next, pieces) = acquire(&world, id).await;
     assert_eq!((next, pieces), (token + 1, vec![piece]));
-    assert_eq!(world.catalog.hear_releases(&[(id, next)]).await.unwrap(), [], "nobody asks the new one");
+    assert_eq!(hear(&world, &[(id, next)]).await, [], "nobody asks the new one");
 
     // Taken, ended or unknown, it is not to be held on to.
-    assert_eq!(world.catalog.hear_releases(&held).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &held).await, [id]);
     assert!(matches!(ask(&world, id, true).await, Acquire::Held(..)));
-    assert_eq!(world.catalog.hear_releases(&[(id, next)]).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &[(id, next)]).await, [id]);
     assert!(world.catalog.terminate_resumable(id, world.now).await.unwrap());
-    assert_eq!(world.catalog.hear_releases(&[(id, next + 1)]).await.unwrap(), [id]);
+    assert_eq!(hear(&world, &[(id, next + 1)]).await, [id]);
     let nothing = world.id();
-    assert_eq!(world.catalog.hear_releases(&[(nothing, 1)]).await.unwrap(), [nothing]);
+    assert_eq!(hear(&world, &[(nothing, 1)]).await, [nothing]);
     assert_eq!(ask(&world, nothing, true).await, Acquire::NotFound);
     world.check().await;
 }
@@ -106,7 +106,7 @@ async fn the_poller_hears_of_more_uploads_than_one_statement_takes(mut world: Wo
     ask(&world, id, false).await;
     let mut held: Vec<(UploadId, i64)> = (0..1200).map(|_| (world.id(), 1)).collect();
     held.push((id, token));
-    let wanted = world.catalog.hear_releases(&held).await.unwrap();
+    let wanted = hear(&world, &held).await;
     assert_eq!(wanted.len(), held.len());
     assert_eq!(ask(&world, id, false).await, Acquire::Busy { signs: 1 });
 }

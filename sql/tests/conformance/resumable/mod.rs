@@ -17,6 +17,7 @@ const EXPIRES_MS: i64 = 86_400_000;
 
 pub fn new(world: &mut World, video: VideoId, kind: UploadKind, length_bytes: Option<u64>) -> NewResumable {
     NewResumable {
+        room: Default::default(),
         id: world.id(),
         video,
         kind,
@@ -145,4 +146,11 @@ fn attempts(pieces: &[UploadPiece]) -> Vec<AttemptId> {
 async fn create_final(world: &mut World, video: VideoId, partials: &[UploadId]) -> (UploadId, CreateFinal) {
     let new = new(world, video, UploadKind::Final, None);
     (new.id, world.catalog.create_final(&new, partials, world.now).await.unwrap())
+}
+
+/// As the process of a holder does, every now and then.
+async fn hear(world: &World, held: &[(UploadId, i64)]) -> Vec<UploadId> {
+    let asked = world.catalog.releases_asked(held).await.unwrap();
+    world.catalog.hear_releases(&asked).await.unwrap();
+    asked.into_iter().map(|(id, _)| id).collect()
 }
