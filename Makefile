@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-cuts campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-loads campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-cuts campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -53,6 +53,11 @@ bench: ## comparisons with peers; results go to bench/results/
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test
 	SLUICE_TEST_KILLS=50 cargo nextest run --workspace -E "test(kills::)" --no-capture
+
+campaign-loads: ## 10,000 idle connections, 1,000 uploads at 16 KiB/s, ten times too many uploads for a minute
+	@scripts/setup test
+	SLUICE_TEST_LOAD_CONNECTIONS=10000 SLUICE_TEST_LOAD_UPLOADS=1000 SLUICE_TEST_LOAD_S=60 \
+	  cargo nextest run --workspace --profile campaign -E "test(loads::)" --no-capture
 
 campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/
 	@scripts/setup test

@@ -27,6 +27,9 @@ pub enum SqlError {
          not to change it. Run `sluice migrate` once, with every process of an older version stopped."
     )]
     OlderSchema { migration: i64 },
+    /// What was asked for goes beyond a quota, or the store; nothing was written.
+    #[error(transparent)]
+    NoRoom(#[from] crate::NoRoom),
     /// Its rows were carried elsewhere, and it takes no more writes.
     #[error("this database was moved to {place}; restart with DATABASE_URL set to it")]
     Moved { place: String },
@@ -74,10 +77,11 @@ impl From<sqlx::Error> for SqlError {
 
 /// Whether an error says more about the moment than about the statement.
 fn passes(code: &str) -> bool {
-    // SQLite's codes are numbers of at most four digits; SQLITE_BUSY and SQLITE_LOCKED are the low bytes 5 and 6
-    // of several. PostgreSQL's have five characters, of which the first two are the class.
+    // SQLite's codes are numbers of at most four digits; SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR and SQLITE_FULL (a disk
+    // that fails, or is full) are the low bytes 5, 6, 10 and 13 of several. PostgreSQL's have five characters, of which
+    // the first two are the class.
     if code.len() < 5 {
-        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13));
     }
     // Connections, and whatever there is too little of.
     code.starts_with("08")
@@ -114,14 +118,16 @@ mod tests {
 
     #[test]
     fn what_passes_and_what_stays() {
-        // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT, SQLITE_LOCKED; then a restart, a crowd, a slow statement, a conflict.
-        for code in
-            ["5", "517", "6", "57P01", "57P03", "08006", "53300", "57014", "55P03", "40001", "40P01", "25006"]
-        {
+        // SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT, SQLITE_LOCKED, SQLITE_IOERR_WRITE, SQLITE_FULL; then a restart, a crowd, a slow
+        // statement, a conflict, a full disk.
+        for code in [
+            "5", "517", "6", "778", "13", "53100", "57P01", "57P03", "08006", "53300", "57014", "55P03",
+            "40001", "40P01", "25006",
+        ] {
             assert!(passes(code), "{code}");
         }
         // A unique column, and codes of PostgreSQL that as numbers would look like SQLite's.
-        for code in ["2067", "1", "13", "23505", "23503", "42P01", "22021", "22P02"] {
+        for code in ["2067", "1", "23505", "23503", "42P01", "22021", "22P02"] {
             assert!(!passes(code), "{code}");
         }
     }

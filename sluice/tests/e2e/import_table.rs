@@ -30,7 +30,7 @@ const OWNED_ALONE: [(&str, &str); 6] = [
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .other_options(["--locked".to_owned()])
         .exec()
         .expect("cargo metadata")
 }
