@@ -8,14 +8,14 @@ use chassis::{
     Caller, Clock, ConcurrencyBucket, Ids, Policy, Problem, RateLimiter, Routes, Settings, Shared,
     SigningKey, Tokens,
 };
-use domain::{Timestamp, VideoId};
+use domain::{Quota, Timestamp, VideoId};
 use sql::{Catalog, Video};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::routes;
 
 use crate::events::Watcher;
 use crate::failure::OrProblem;
-use crate::{comments, events, page, sessions, setup, users, videos};
+use crate::{comments, events, page, quotas, sessions, setup, users, videos};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -44,6 +44,8 @@ pub struct Api {
     pub(crate) session_s: u64,
     pub(crate) upload_token_s: u64,
     pub(crate) upload_bytes_max: u64,
+    /// Of users that have no bounds of their own.
+    pub(crate) quota: Quota,
     pub(crate) logins: RateLimiter,
     pub(crate) registrations: RateLimiter,
     pub(crate) event_streams: ConcurrencyBucket,
@@ -66,6 +68,7 @@ impl Api {
             session_s: settings.session_s,
             upload_token_s: settings.upload_token_s,
             upload_bytes_max: limits.upload_bytes_max,
+            quota: limits.quota(),
             logins: RateLimiter::new("login", limits.logins_per_minute_per_client, MINUTE).sharing(&shared),
             registrations: RateLimiter::new("registration", limits.registrations_per_hour_per_client, HOUR)
                 .sharing(&shared),
@@ -80,6 +83,8 @@ impl Api {
             .route(Policy::Anyone, routes!(users::profile))
             .route(Policy::SignedIn, routes!(users::update, users::delete))
             .route(Policy::Anyone, routes!(users::videos))
+            .route(Policy::SignedIn, routes!(quotas::show))
+            .route(Policy::Admin, routes!(quotas::set))
             .route(Policy::Anyone, routes!(sessions::log_in))
             .route(Policy::SignedIn, routes!(sessions::log_out))
             .route(Policy::Anyone, routes!(setup::choose_admin))

@@ -1,7 +1,7 @@
 //! Failures of the database as problems.
 
 use chassis::Problem;
-use sql::SqlError;
+use sql::{NoRoom, SqlError};
 
 const RETRY_AFTER_S: u64 = 1;
 
@@ -12,12 +12,12 @@ pub(crate) trait OrProblem<T> {
 
 impl<T> OrProblem<T> for Result<T, SqlError> {
     fn or_problem(self) -> Result<T, Problem> {
-        self.map_err(|error| {
-            if error.is_unavailable() {
-                Problem::unavailable(RETRY_AFTER_S).with_source(error)
-            } else {
-                Problem::internal(error)
-            }
+        self.map_err(|error| match error {
+            SqlError::NoRoom(NoRoom::UserVideos { videos_max }) => Problem::quota_exceeded(format!(
+                "You may have {videos_max} videos, and have them; delete one, or ask the operator for more."
+            )),
+            error if error.is_unavailable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),
+            error => Problem::internal(error),
         })
     }
 }

@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod input;
 mod page;
+mod quotas;
 mod run;
 mod sessions;
 mod setup;

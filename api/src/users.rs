@@ -224,7 +224,7 @@ impl Api {
     }
 
     /// Profiles are public, so somebody else's is a 403; an unknown one a 404.
-    async fn require_self(&self, id: UserId, caller: &Caller) -> Result<(), Problem> {
+    pub(crate) async fn require_self(&self, id: UserId, caller: &Caller) -> Result<(), Problem> {
         if caller.is(id) {
             return Ok(());
         }

@@ -36,6 +36,7 @@ pub(crate) struct Create {
     params(("Idempotency-Key" = Option<String>, Header, description = "names this request, in 1 to 255 characters")),
     responses(
         (status = 201, body = view::Video), (status = 400, description = "A field is wrong"),
+        (status = 403, description = "`/problems/quota-exceeded`"),
         (status = 422, description = "`/problems/idempotency-key-reused`"),
 ))]
 pub(crate) async fn create(
@@ -214,6 +215,7 @@ impl Api {
             return Err(fields.problem());
         };
         Ok(NewVideo {
+            quota: self.quota,
             id: self.ids.next(self.now()),
             author,
             title,

@@ -38,7 +38,7 @@ pub use failure::Failure;
 pub use host::{Host, HostError};
 pub use idempotency::IdempotencyKey;
 pub use ids::Ids;
-pub use limit::{ConcurrencyBucket, Permit, RateLimiter};
+pub use limit::{ConcurrencyBucket, FairBucket, FairPermit, Permit, RateLimiter};
 pub use ops::{Ops, serve_ops};
 pub use problem::{FieldError, Problem, ProblemBody};
 pub use request_id::RequestId;

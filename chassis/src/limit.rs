@@ -1,12 +1,15 @@
 //! Limits: token buckets by key, and a bucket of places.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use domain::UserId;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -166,16 +169,66 @@ impl ConcurrencyBucket {
 
     /// A place, or 503 `/problems/overloaded`.
     pub fn acquire(&self) -> Result<Permit, Problem> {
-        self.try_acquire().ok_or_else(|| {
-            metrics::counter!("sluice_overloaded_total", "bucket" => self.name).increment(1);
-            Problem::overloaded(Self::RETRY_AFTER_S)
-        })
+        self.try_acquire().ok_or_else(|| self.refusal())
+    }
+
+    fn refusal(&self) -> Problem {
+        metrics::counter!("sluice_overloaded_total", "bucket" => self.name).increment(1);
+        Problem::overloaded(Self::RETRY_AFTER_S)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         metrics::gauge!("sluice_active", "bucket" => self.name).decrement(1.0);
+    }
+}
+
+/// Places that users share. Who has some gets another one only while more are free than they have (the dynamic
+/// threshold of Choudhury and Hahne, 1998): one user alone has half of them at most, two have a third each, and whoever
+/// comes next finds one.
+#[derive(Clone)]
+pub struct FairBucket {
+    places: ConcurrencyBucket,
+    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+}
+
+/// A taken place; dropping it gives it back.
+#[derive(Debug)]
+pub struct FairPermit {
+    user: UserId,
+    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+    _place: Permit,
+}
+
+impl FairBucket {
+    /// As [`ConcurrencyBucket::new`].
+    pub fn new(name: &'static str, places_max: usize) -> Self {
+        FairBucket { places: ConcurrencyBucket::new(name, places_max), taken: Arc::default() }
+    }
+
+    /// A place, or 503 `/problems/overloaded`.
+    pub fn acquire(&self, user: UserId) -> Result<FairPermit, Problem> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.get(&user).copied().unwrap_or(0);
+        if own > 0 && own >= self.places.places.available_permits() {
+            return Err(self.places.refusal());
+        }
+        let place = self.places.acquire()?;
+        taken.insert(user, own + 1);
+        Ok(FairPermit { user, taken: self.taken.clone(), _place: place })
+    }
+}
+
+impl Drop for FairPermit {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut own) = taken.entry(self.user) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 
@@ -215,6 +268,32 @@ mod tests {
             let _ = limiter.check(&key).await;
         }
         assert!(limiter.0.unwrap().buckets.len() < CHECKS_PER_SWEEP as usize);
+    }
+
+    #[test]
+    fn nobody_takes_the_places_of_all() {
+        let user = |number| {
+            UserId::from(domain::IdParts { now: domain::Timestamp::from_unix_ms(0), random: [number; 10] })
+        };
+        let take = |bucket: &FairBucket, number| {
+            let mut taken = Vec::new();
+            while let Ok(permit) = bucket.acquire(user(number)) {
+                taken.push(permit);
+            }
+            taken
+        };
+        let bucket = FairBucket::new("uploads", 12);
+        let greedy = take(&bucket, 1);
+        assert_eq!(greedy.len(), 6);
+        let second = take(&bucket, 2);
+        assert_eq!(second.len(), 3);
+        assert!(bucket.acquire(user(1)).is_err() && bucket.acquire(user(3)).is_ok());
+        drop(greedy);
+        assert_eq!(take(&bucket, 2).len(), 3, "six, with what it had");
+        drop(second);
+        assert!(bucket.taken.lock().unwrap().is_empty(), "who has none is forgotten");
+        let only = FairBucket::new("uploads", 1);
+        assert_eq!(take(&only, 1).len(), 1);
     }
 
     #[test]

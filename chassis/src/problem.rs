@@ -180,6 +180,10 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "/problems/forbidden", "You may not do this", detail)
     }
 
+    pub fn quota_exceeded(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::FORBIDDEN, "/problems/quota-exceeded", "Your quota is used up", detail)
+    }
+
     pub fn not_found() -> Self {
         let detail = "There is nothing here that you can see; check the address, or log in as its owner.";
         Problem::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail)

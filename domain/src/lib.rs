@@ -12,6 +12,7 @@ mod job;
 mod ladder;
 mod object_key;
 mod place;
+mod quota;
 pub mod task;
 mod timestamp;
 mod upload;
@@ -31,6 +32,7 @@ pub use ladder::{
 };
 pub use object_key::{CoverFormat, InvalidObjectKey, ObjectFile, ObjectKey, TrackKind};
 pub use place::{DatabasePlace, S3Place, StartError, StartFault, StorePlace};
+pub use quota::Quota;
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use upload::{UploadKind, UploadState};
 pub use video::{MediaProblem, RenditionName, RenditionState, Stage, VideoCodec, VideoState, Visibility};

@@ -9,6 +9,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Executor};
 
 use crate::dialect::Lock;
+use crate::quotas::{Room, admit_upload};
 use crate::resumable_hold::{Hold, lock};
 use crate::row::{
     bigint, instant, int, natural, natural_opt, parsed, placeholders, storable, text, text_opt,
@@ -33,6 +34,7 @@ pub struct NewResumable {
     pub concat: Option<String>,
     pub filename: Option<String>,
     pub expires_at: Timestamp,
+    pub room: Room,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +71,14 @@ pub struct Resumable {
 }
 
 impl Catalog {
-    /// An empty partial one is complete at once.
+    /// An empty partial one is complete at once. [`SqlError::NoRoom`] where the author or the store has none for it.
     pub async fn create_resumable(
         &self,
         new: &NewResumable,
         now: Timestamp,
     ) -> Result<CreateResumable, SqlError> {
         commit!(self, async |tx| {
+            admit_upload(tx, new.video, new.length_bytes, &new.room, now).await?;
             match hold_shown(tx, new.video, now).await? {
                 Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
                 None | Some(VideoState::Expired | VideoState::Deleted) => {

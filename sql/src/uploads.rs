@@ -7,10 +7,29 @@ use sqlx::any::AnyRow;
 use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
+use crate::quotas::{Room, admit_upload};
 use crate::row::{bigint, float_opt, natural, natural_opt, parsed, parsed_opt, placeholders, storable, text};
 use crate::tx::{Tx, commit};
 use crate::video_moves::hold_shown;
 use crate::{Catalog, SqlError};
+
+/// An upload in one request.
+#[derive(Debug, Clone)]
+pub struct NewUpload {
+    pub attempt: AttemptId,
+    pub video: VideoId,
+    pub lease_until: Timestamp,
+    /// As far as it is known from the request's head.
+    pub length_bytes: Option<u64>,
+    pub room: Room,
+}
+
+impl NewUpload {
+    /// Of any length, admitted whatever there is.
+    pub fn unbounded(attempt: AttemptId, video: VideoId, lease_until: Timestamp) -> NewUpload {
+        NewUpload { attempt, video, lease_until, length_bytes: None, room: Room::default() }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginUpload {
@@ -63,28 +82,25 @@ pub struct Film {
 }
 
 impl Catalog {
-    pub async fn begin_upload(
-        &self,
-        attempt: AttemptId,
-        video: VideoId,
-        lease_until: Timestamp,
-        now: Timestamp,
-    ) -> Result<BeginUpload, SqlError> {
+    /// [`SqlError::NoRoom`] where the author or the store has none for it.
+    pub async fn begin_upload(&self, new: &NewUpload, now: Timestamp) -> Result<BeginUpload, SqlError> {
         commit!(self, async |tx| {
-            match hold_shown(tx, video, now).await? {
+            admit_upload(tx, new.video, new.length_bytes, &new.room, now).await?;
+            match hold_shown(tx, new.video, now).await? {
                 Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
                 None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(BeginUpload::NotFound),
                 Some(_) => return Ok(BeginUpload::AlreadyUploaded),
             }
             sqlx::query(
                 "-- uploads.begin
-                 INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at)
-                 VALUES ($1, $2, 'upload', 'open', $3, $4) ON CONFLICT (id) DO NOTHING",
+                 INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at, length_bytes)
+                 VALUES ($1, $2, 'upload', 'open', $3, $4, $5) ON CONFLICT (id) DO NOTHING",
             )
-            .bind(attempt.to_string())
-            .bind(video.to_string())
-            .bind(lease_until.unix_ms())
+            .bind(new.attempt.to_string())
+            .bind(new.video.to_string())
+            .bind(new.lease_until.unix_ms())
             .bind(now.unix_ms())
+            .bind(new.length_bytes.map(bigint))
             .execute(&mut **tx)
             .await?;
             Ok(BeginUpload::Begun)
@@ -92,13 +108,20 @@ impl Catalog {
     }
 
     /// `false`: stop writing; the video is gone or the attempt was given up.
-    pub async fn extend_upload(&self, attempt: AttemptId, lease_until: Timestamp) -> Result<bool, SqlError> {
+    pub async fn extend_upload(
+        &self,
+        attempt: AttemptId,
+        received_bytes: u64,
+        lease_until: Timestamp,
+    ) -> Result<bool, SqlError> {
         let extended = sqlx::query(
             "-- uploads.extend
-             UPDATE attempts SET lease_until = $2 WHERE id = $1 AND kind = 'upload' AND state = 'open'",
+             UPDATE attempts SET lease_until = $2, received_bytes = $3
+             WHERE id = $1 AND kind = 'upload' AND state = 'open'",
         )
         .bind(attempt.to_string())
         .bind(lease_until.unix_ms())
+        .bind(bigint(received_bytes))
         .execute(&self.writer)
         .await?;
         Ok(extended.rows_affected() > 0)

@@ -1,13 +1,12 @@
 //! What an author writes about a video.
 
-use domain::{JobId, JobKind, Timestamp, UserId, VideoId, VideoState, Visibility};
+use domain::{JobId, JobKind, Quota, Timestamp, UserId, VideoId, VideoState, Visibility};
 
-use crate::dialect::Lock;
 use crate::idempotency::{CreateOnce, Once, claim};
 use crate::jobs::NewJob;
+use crate::quotas::admit_video;
 use crate::row::{float_opt, parsed};
 use crate::tx::{Tx, commit};
-use crate::users::hold_user;
 use crate::videos::Video;
 use crate::{Catalog, SqlError};
 
@@ -19,6 +18,8 @@ pub struct NewVideo {
     pub description: String,
     pub tags: Vec<String>,
     pub visibility: Visibility,
+    /// Of users that have no bounds of their own.
+    pub quota: Quota,
 }
 
 /// `None` leaves a field.
@@ -35,7 +36,11 @@ impl Catalog {
     /// `None`: the author is gone.
     pub async fn create_video(&self, new: &NewVideo, now: Timestamp) -> Result<Option<Video>, SqlError> {
         commit!(self, async |tx| {
-            if hold_user(tx, new.author, Lock::Keep).await? { insert(tx, new, now).await } else { Ok(()) }
+            if admit_video(tx, new.author, &new.quota, now).await? {
+                insert(tx, new, now).await
+            } else {
+                Ok(())
+            }
         })?;
         self.video(new.id, now).await
     }
@@ -48,7 +53,7 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<CreateOnce<Video>, SqlError> {
         let made = commit!(self, async |tx| {
-            if !hold_user(tx, new.author, Lock::Keep).await? {
+            if !admit_video(tx, new.author, &new.quota, now).await? {
                 return Ok(CreateOnce::Gone);
             }
             let claimed = claim(tx, new.author, once, new.id, now).await?;

@@ -122,6 +122,14 @@ impl Store for Disk {
         self.with_root(move |root| put_file(root, &path, &from)).await
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.with_root(|root| {
+            let disk = rustix::fs::fstatvfs(root.unfinished())?;
+            Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+        })
+        .await
+    }
+
     async fn probe(&self) -> Result<(), StoreError> {
         self.with_root(probe).await
     }

@@ -286,6 +286,10 @@ impl<S: Store> Store for Faulty<S> {
         call.answer(stored)
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.inner.free_bytes().await
+    }
+
     async fn probe(&self) -> Result<(), StoreError> {
         self.sky.ask("probe")?;
         self.inner.probe().await

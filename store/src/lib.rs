@@ -112,6 +112,11 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a finished local file in. The file must not be changed afterwards: the object may share its bytes.
     async fn put_file(&self, key: &ObjectKey, from: &Path) -> Result<Stored, StoreError>;
 
+    /// What may still be written. `None`: nobody can say.
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
     /// Whether the store can be used now, at little cost: this is asked every few seconds.
     async fn probe(&self) -> Result<(), StoreError>;
 }

@@ -119,6 +119,10 @@ impl Store for Moving {
         self.to.put_file(key, from).await
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.to.free_bytes().await
+    }
+
     async fn probe(&self) -> Result<(), StoreError> {
         self.to.probe().await?;
         self.from.probe().await

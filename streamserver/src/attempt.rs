@@ -1,5 +1,6 @@
 //! One try at writing an object of an upload: its row is there before its bytes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chassis::Problem;
@@ -25,13 +26,20 @@ pub struct Attempt {
     server: StreamServer,
     video: VideoId,
     id: AttemptId,
+    received_bytes: AtomicU64,
     open: bool,
 }
 
 impl Attempt {
     /// To be made before the row: should the handler be dropped while that is written, it is abandoned too.
     pub fn new(server: &StreamServer, video: VideoId, now: Timestamp) -> Attempt {
-        Attempt { server: server.clone(), video, id: server.ids.next(now), open: true }
+        Attempt {
+            server: server.clone(),
+            video,
+            id: server.ids.next(now),
+            received_bytes: AtomicU64::new(0),
+            open: true,
+        }
     }
 
     pub fn id(&self) -> AttemptId {
@@ -40,6 +48,11 @@ impl Attempt {
 
     pub fn key(&self) -> ObjectKey {
         ObjectKey { video: self.video, attempt: self.id, file: ObjectFile::Source }
+    }
+
+    /// In all. Told with the next extension: the rest is what is still promised to it.
+    pub fn received(&self, bytes: u64) {
+        self.received_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// It is in the hands of whoever commits it.
@@ -54,7 +67,9 @@ impl Lease for Attempt {
     }
 
     async fn extend(&self, until: Timestamp) -> Result<(), Problem> {
-        let alive = self.server.catalog.extend_upload(self.id, until).await.map_err(failure::sql)?;
+        let received_bytes = self.received_bytes.load(Ordering::Relaxed);
+        let extended = self.server.catalog.extend_upload(self.id, received_bytes, until).await;
+        let alive = extended.map_err(failure::sql)?;
         if alive { Ok(()) } else { Err(Problem::not_found()) }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chassis::Problem;
 use http::StatusCode;
-use sql::SqlError;
+use sql::{NoRoom, SqlError};
 use store::StoreError;
 
 /// When a client should come back after something we depend on did not answer.
@@ -13,11 +13,52 @@ const RETRY_AFTER_S: u64 = 2;
 const RETRY_AFTER_FULL_S: u64 = 60;
 
 pub fn sql(error: SqlError) -> Problem {
-    if error.is_unavailable() {
-        Problem::unavailable(RETRY_AFTER_S).with_source(error)
-    } else {
-        Problem::internal(error)
+    match error {
+        SqlError::NoRoom(bound) => no_room(bound),
+        error if error.is_unavailable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),
+        error => Problem::internal(error),
     }
+}
+
+fn no_room(bound: NoRoom) -> Problem {
+    match bound {
+        // Only new videos are refused for that.
+        NoRoom::UserVideos { .. } => Problem::internal(bound),
+        NoRoom::UserBytes { used_bytes, bytes_max } => user_has_too_much(used_bytes, bytes_max),
+        NoRoom::UserUploads { uploads_max } => Problem::quota_exceeded(format!(
+            "You have {uploads_max} videos on their way already, broken off ones included; finish or end one of them."
+        )),
+        NoRoom::Store { free_bytes } => out_of_space(free_bytes),
+    }
+}
+
+fn user_has_too_much(used_bytes: u64, bytes_max: u64) -> Problem {
+    Problem::quota_exceeded(format!(
+        "You have used {used_bytes} of your {bytes_max} bytes, and there is no room for this file; delete videos, or ask \
+         the operator for more."
+    ))
+}
+
+/// The user has room for `bytes` of it.
+pub fn longer_than_quota(bytes: u64) -> Problem {
+    Problem::quota_exceeded(format!(
+        "There are {bytes} bytes left of what you may have, and the file is longer; delete videos, or ask the operator \
+         for more."
+    ))
+}
+
+/// `free_bytes`: of those that nobody else was promised.
+pub fn out_of_space(free_bytes: u64) -> Problem {
+    full(format!(
+        "The server has {free_bytes} bytes left, which is not enough for this file. Try again later; the operator was \
+         told."
+    ))
+}
+
+fn full(detail: impl Into<String>) -> Problem {
+    let status = StatusCode::INSUFFICIENT_STORAGE;
+    Problem::new(status, "/problems/out-of-space", "The server has no room for this file", detail)
+        .with_retry_after_s(RETRY_AFTER_FULL_S)
 }
 
 /// What we depend on did not answer in time.
@@ -27,7 +68,10 @@ pub fn unavailable(late: tokio::time::error::Elapsed) -> Problem {
 
 pub fn store(error: StoreError) -> Problem {
     match error {
-        StoreError::OutOfSpace => Problem::unavailable(RETRY_AFTER_FULL_S).with_source(error),
+        StoreError::OutOfSpace => full(
+            "The server's disk is full. What came is kept where it can be gone on with; try again later.",
+        )
+        .with_source(error),
         error if error.is_retryable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),
         error => Problem::internal(error),
     }

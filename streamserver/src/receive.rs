@@ -7,12 +7,14 @@ use futures::StreamExt;
 use ring::digest::SHA256;
 use store::ObjectWriter;
 
-use crate::attempt::{Attempt, Extending};
+use crate::attempt::{Attempt, Extending, Lease};
 use crate::digest::{Hasher, HasherDied, Sha256, Wishes};
 use crate::multipart::{Event, MultipartError, Parser};
+use crate::pace::Pace;
 use crate::resumable::refusal;
+use crate::room::Longest;
 use crate::upload_request::{Shape, UploadRequest, check_media_type};
-use crate::{StreamServer, digest, failure};
+use crate::{digest, failure};
 
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,21 +28,23 @@ pub struct Received {
 
 /// Reads the whole body into `writer`. On `Err` the writer is to be aborted: nothing of the upload is kept.
 pub async fn receive(
-    server: &StreamServer,
     attempt: &Attempt,
     request: UploadRequest,
     body: Body,
+    longest: Longest,
     writer: &mut dyn ObjectWriter,
 ) -> Result<Received, Problem> {
     let UploadRequest { shape, wishes, filename, length_bytes } = request;
+    let server = attempt.server();
     let mut body = Incoming {
         attempt,
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
         lease: Extending::from(server.clock.now()),
+        pace: Pace::start(server.limits.upload_bytes_per_s_max),
         bytes: 0,
     };
-    let mut file = File { writer, hasher: None, bytes: 0, bytes_max: server.limits.upload_bytes_max };
+    let mut file = File { writer, hasher: None, bytes: 0, longest };
     let filename = match shape {
         Shape::File => {
             while let Some(bytes) = body.next().await? {
@@ -97,18 +101,23 @@ struct Incoming<'a> {
     /// Over the content as it is on the wire, which is what `Content-Digest` speaks of.
     hasher: Option<Hasher>,
     lease: Extending,
+    pace: Pace,
     bytes: u64,
 }
 
 impl Incoming<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        self.pace.wait().await;
         let Some(bytes) = self.stream.next().await else { return Ok(None) };
         let bytes = bytes.map_err(|error| chassis::body::problem(&error))?;
         if let Some(hasher) = &self.hasher {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;
         }
+        let more = bytes.len() as u64;
+        self.bytes += more;
+        self.pace.passed(more);
+        self.attempt.received(self.bytes);
         self.lease.extend(self.attempt).await?;
-        self.bytes += bytes.len() as u64;
         Ok(Some(bytes))
     }
 }
@@ -119,14 +128,14 @@ struct File<'a> {
     /// Over the file alone, where it is only a part of the content.
     hasher: Option<Hasher>,
     bytes: u64,
-    bytes_max: u64,
+    longest: Longest,
 }
 
 impl File<'_> {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
         self.bytes += bytes.len() as u64;
-        if self.bytes > self.bytes_max {
-            return Err(failure::upload_too_large(self.bytes_max));
+        if self.bytes > self.longest.bytes {
+            return Err(self.longest.problem());
         }
         if let Some(hasher) = &self.hasher {
             hasher.update(bytes.clone()).await.map_err(hasher_died)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use bytes::Bytes;
-use chassis::{Caller, Clock, ConcurrencyBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
+use chassis::{Caller, Clock, ConcurrencyBucket, FairBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
 use domain::{Layout, VideoId};
 use futures::StreamExt;
 use http::Method;
@@ -49,8 +49,8 @@ pub struct StreamServer {
     pub(crate) watch: Watch,
     /// Places for answers that stream.
     pub(crate) streams: ConcurrencyBucket,
-    /// Places for uploads.
-    pub(crate) uploads: ConcurrencyBucket,
+    /// Places for uploads, by author.
+    pub(crate) uploads: FairBucket,
     /// Resumable uploads that are being written to.
     pub(crate) holds: Holds,
     pub(crate) shutdown: CancellationToken,
@@ -64,7 +64,7 @@ impl StreamServer {
         StreamServer {
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
             streams: ConcurrencyBucket::new("streams", limits.streams_max),
-            uploads: ConcurrencyBucket::new("uploads", limits.uploads_max),
+            uploads: FairBucket::new("uploads", limits.uploads_max),
             holds: Holds::default(),
             shutdown,
             tasks: TaskTracker::new(),

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use chassis::{Caller, Path, Problem};
-use domain::{JobId, ObjectKey, VideoId, VideoState, Visibility};
+use domain::{JobId, ObjectKey, UserId, VideoId, VideoState, Visibility};
 use http::{HeaderMap, StatusCode};
-use sql::{BeginUpload, CompleteUpload, CompletedUpload};
+use sql::{BeginUpload, CompleteUpload, CompletedUpload, NewUpload};
 use store::{ObjectWriter, Stored};
 
 use crate::attempt::{Attempt, LEASE_S, Lease, ask_again};
@@ -59,7 +59,7 @@ pub struct Uploaded {
         (status = 201, description = "durable; processing begins. Or an upload has begun: `Location`, `Upload-Offset`, `Upload-Limit`, and no body", body = Uploaded),
         (status = 400, description = "a malformed id or form, a broken-off body, a digest or a length that does not match", content_type = "application/problem+json"),
         (status = 401, description = "no valid token", content_type = "application/problem+json"),
-        (status = 403, description = "a token for another video, or somebody else's video", content_type = "application/problem+json"),
+        (status = 403, description = "a token for another video, somebody else's video, or `/problems/quota-exceeded`", content_type = "application/problem+json"),
         (status = 404, description = "no such video, or its time to upload is over", content_type = "application/problem+json"),
         (status = 408, description = "the body stalled", content_type = "application/problem+json"),
         (status = 409, description = "already uploaded", content_type = "application/problem+json"),
@@ -67,7 +67,8 @@ pub struct Uploaded {
         (status = 413, description = "larger than allowed", content_type = "application/problem+json"),
         (status = 415, description = "not a type of file that is taken", content_type = "application/problem+json"),
         (status = 429, description = "too many requests", content_type = "application/problem+json"),
-        (status = 503, description = "every place is taken, or no space is left", content_type = "application/problem+json"),
+        (status = 503, description = "every place is taken", content_type = "application/problem+json"),
+        (status = 507, description = "no space is left for it", content_type = "application/problem+json"),
     )
 )]
 pub async fn upload(
@@ -76,26 +77,31 @@ pub async fn upload(
     Path(video): Path<VideoId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    may_upload(&server, &caller, video).await?;
+    let target = may_upload(&server, &caller, video).await?;
     let (head, body) = request.into_parts();
-    draft::upload_or_begin(&server, video, head.headers, body).await
+    draft::upload_or_begin(&server, target, head.headers, body).await
 }
 
 /// `length_bytes`: the content is to have so many, if somebody said so beside `Content-Length`.
 pub async fn whole(
     server: &StreamServer,
-    video: VideoId,
+    Target { video, author }: Target,
     headers: &HeaderMap,
     body: Body,
     length_bytes: Option<u64>,
 ) -> Result<Whole, Problem> {
     let request = UploadRequest::read(headers, &body, server.limits.upload_bytes_max)?;
     let request = UploadRequest { length_bytes, ..request };
-    let _place = server.uploads.acquire()?;
-    let attempt = begin(server, video).await?;
+    let _place = server.uploads.acquire(author)?;
+    let said_bytes = body.size_hint().exact().or(length_bytes);
+    let attempt = begin(server, video, said_bytes).await?;
+    let longest = match said_bytes {
+        Some(_) => server.longest(),
+        None => server.longest_unsaid(video).await?,
+    };
     server.find_store(&attempt.key()).await?;
     let mut writer = server.store.create(&attempt.key()).await.map_err(failure::store)?;
-    match receive::receive(server, &attempt, request, body, &mut *writer).await {
+    match receive::receive(&attempt, request, body, longest, &mut *writer).await {
         Ok(received) => commit_in_peace(server, attempt, writer, received).await,
         Err(problem) => {
             writer.abort().await;
@@ -105,10 +111,19 @@ pub async fn whole(
     }
 }
 
+/// A video that somebody may upload, and its author.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    pub video: VideoId,
+    pub author: UserId,
+}
+
 /// The owner, or the holder of a token for this video. Somebody else's video is 403 where they can see it.
-pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> Result<(), Problem> {
+pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> Result<Target, Problem> {
     match caller {
-        Caller::Upload { video: allowed, .. } if *allowed == video => return Ok(()),
+        Caller::Upload { video: allowed, user } if *allowed == video => {
+            return Ok(Target { video, author: *user });
+        }
         Caller::Upload { .. } => {
             return Err(Problem::forbidden("This token is for uploading another video."));
         }
@@ -117,7 +132,7 @@ pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) 
     let found = server.catalog.video(video, server.clock.now()).await.map_err(failure::sql)?;
     let found = found.ok_or_else(Problem::not_found)?;
     if caller.is(found.author.id) {
-        return Ok(());
+        return Ok(Target { video, author: found.author.id });
     }
     let public = found.state.is_watchable() && found.visibility != Visibility::Private;
     if public || caller.is_admin() {
@@ -127,11 +142,13 @@ pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) 
     }
 }
 
-async fn begin(server: &StreamServer, video: VideoId) -> Result<Attempt, Problem> {
+async fn begin(server: &StreamServer, video: VideoId, length_bytes: Option<u64>) -> Result<Attempt, Problem> {
+    let room = server.room().await?;
     let now = server.clock.now();
     let attempt = Attempt::new(server, video, now);
-    let begun = server.catalog.begin_upload(attempt.id(), video, now.plus_s(LEASE_S), now).await;
-    match begun.map_err(failure::sql)? {
+    let lease_until = now.plus_s(LEASE_S);
+    let new = NewUpload { attempt: attempt.id(), video, lease_until, length_bytes, room };
+    match server.catalog.begin_upload(&new, now).await.map_err(failure::sql)? {
         BeginUpload::Begun => Ok(attempt),
         BeginUpload::NotFound => Err(Problem::not_found()),
         BeginUpload::AlreadyUploaded => Err(already_uploaded()),

@@ -9,7 +9,8 @@ use domain::{
     VideoId,
 };
 use sql::{
-    Claim, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished, RenditionsPublished,
+    Claim, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, NewUpload, OriginalPublished,
+    RenditionsPublished,
 };
 
 use crate::app::App;
@@ -43,7 +44,7 @@ impl App {
     pub async fn upload(&self, path: &str) -> VideoId {
         let video: VideoId = path.rsplit('/').next().unwrap().parse().unwrap();
         let (attempt, now) = (self.next(), self.clock.now());
-        self.catalog.begin_upload(attempt, video, now.plus_s(20), now).await.unwrap();
+        self.catalog.begin_upload(&NewUpload::unbounded(attempt, video, now.plus_s(20)), now).await.unwrap();
         let upload = CompletedUpload {
             video,
             attempt,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use domain::{DatabasePlace, JobKind, RungSettings, S3Place, StorePlace, VideoCodec};
+use domain::{DatabasePlace, JobKind, Quota, RungSettings, S3Place, StorePlace, VideoCodec};
 
 use crate::{Failure, Network};
 
@@ -135,7 +135,12 @@ pub struct Limits {
     pub drain_s_max: u64,
     pub streams_max: usize,
     pub uploads_max: usize,
+    pub upload_bytes_per_s_max: u64,
     pub upload_expires_s: u64,
+    pub free_bytes_min: u64,
+    pub user_bytes_max: u64,
+    pub user_videos_max: u64,
+    pub user_uploads_max: u64,
     pub event_streams_max: usize,
     pub requests_per_s_per_client: u32,
     pub requests_burst_per_client: u32,
@@ -143,6 +148,18 @@ pub struct Limits {
     pub requests_burst_per_user: u32,
     pub logins_per_minute_per_client: u32,
     pub registrations_per_hour_per_client: u32,
+}
+
+impl Limits {
+    /// Of users that have no bounds of their own.
+    pub fn quota(&self) -> Quota {
+        let bound = |max: u64| (max > 0).then_some(max);
+        Quota {
+            bytes_max: bound(self.user_bytes_max),
+            videos_max: bound(self.user_videos_max),
+            uploads_max: bound(self.user_uploads_max),
+        }
+    }
 }
 
 /// What a source file may be.

@@ -118,11 +118,11 @@ fn duration_s(text: &str) -> Result<(), String> {
     if seconds.is_ok_and(|s| (1..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
 }
 
-/// Longer than whoever writes stays silent.
-fn minute_or_more(text: &str) -> Result<(), String> {
+/// Longer than whoever writes stays silent, and than uploads with all their bytes wait to be finished.
+fn five_minutes_or_more(text: &str) -> Result<(), String> {
     let seconds = text.replace('_', "").parse::<u64>();
-    let allowed = "a whole number of seconds from 60 to 315360000 (ten years)";
-    if seconds.is_ok_and(|s| (60..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
+    let allowed = "a whole number of seconds from 300 to 315360000 (ten years)";
+    if seconds.is_ok_and(|s| (300..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
 }
 
 /// Every setting there is, in the order of the sample.
@@ -256,8 +256,33 @@ pub static TABLE: &[Setting] = &[
     ),
     setting!("limits.streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
     setting!("limits.uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
+    setting!(
+        "limits.upload_bytes_per_s_max",
+        limits.upload_bytes_per_s_max,
+        Some("0"),
+        "Bytes a second of one upload. 0: any."
+    ),
     setting!("limits.upload_expires_s", limits.upload_expires_s, Some("86400"),
-        "A resumable upload that nobody goes on with is kept this long, in seconds, at least 60.", check minute_or_more),
+        "A resumable upload that nobody goes on with is kept this long, in seconds, at least 300.", check five_minutes_or_more),
+    setting!(
+        "limits.free_bytes_min",
+        limits.free_bytes_min,
+        Some("268435456"),
+        "No upload begins that would leave less than this on the store's disk, in bytes; uploads that have begun count in full."
+    ),
+    setting!(
+        "limits.user_bytes_max",
+        limits.user_bytes_max,
+        Some("0"),
+        "Bytes of all files of one user, as they were uploaded. 0: any. This and the next two can be set for each user."
+    ),
+    setting!("limits.user_videos_max", limits.user_videos_max, Some("0"), "Videos of one user. 0: any."),
+    setting!(
+        "limits.user_uploads_max",
+        limits.user_uploads_max,
+        Some("100"),
+        "Videos of one user that are being uploaded, broken off ones included. 0: any."
+    ),
     setting!("limits.event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
     setting!(
         "limits.requests_per_s_per_client",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use domain::{AttemptId, DeletionState, ObjectFile, ObjectKey, Receipt, RenditionName, VideoId, VideoState};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use sql::{BeginUpload, CompleteUpload, CompletedUpload, DeleteVideo, NewDeletion};
+use sql::{BeginUpload, CompleteUpload, CompletedUpload, DeleteVideo, NewDeletion, NewUpload};
 use store::{Faulty, Memory, Store};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SetOnce};
@@ -348,7 +348,11 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 async fn try_upload(world: &World, video: VideoId, words: &str, attempt: AttemptId) -> Result<(), Failed> {
     let now = world.clock.now();
-    match world.catalog.begin_upload(attempt, video, now.plus_s(UPLOAD_LEASE_S), now).await? {
+    match world
+        .catalog
+        .begin_upload(&NewUpload::unbounded(attempt, video, now.plus_s(UPLOAD_LEASE_S)), now)
+        .await?
+    {
         BeginUpload::Begun => {}
         BeginUpload::AlreadyUploaded => return Ok(()),
         BeginUpload::NotFound => panic!("the video is there"),

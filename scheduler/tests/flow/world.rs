@@ -13,8 +13,8 @@ use domain::{
 use scheduler::{Config, Deps, Scheduler, Transcoder, work};
 use sql::{
     Acquire, AttemptState, BeginUpload, Catalog, CommitPieces, CompleteUpload, CompletedUpload,
-    CreateResumable, CreateUser, DeleteVideo, Deletion, JobRow, NewDeletion, NewResumable, NewUser, NewVideo,
-    UploadPiece, Video,
+    CreateResumable, CreateUser, DeleteVideo, Deletion, JobRow, NewDeletion, NewResumable, NewUpload,
+    NewUser, NewVideo, UploadPiece, Video,
 };
 use store::Store;
 use tokio::task::JoinHandle;
@@ -130,6 +130,7 @@ impl World {
 
     async fn create_by(&self, author: UserId, created_at: Timestamp) -> VideoId {
         let new = NewVideo {
+            quota: Default::default(),
             id: self.ids.next(self.clock.now()),
             author,
             title: "Words".to_owned(),
@@ -144,7 +145,11 @@ impl World {
     /// Row before bytes, as the streamserver does it.
     pub async fn write_source(&self, video: VideoId, words: &str, lease_s: i64) -> AttemptId {
         let (now, attempt) = (self.clock.now(), self.ids.next(self.clock.now()));
-        let begun = self.catalog.begin_upload(attempt, video, now.plus_s(lease_s), now).await.unwrap();
+        let begun = self
+            .catalog
+            .begin_upload(&NewUpload::unbounded(attempt, video, now.plus_s(lease_s)), now)
+            .await
+            .unwrap();
         assert_eq!(begun, BeginUpload::Begun);
         self.put(&ObjectKey { video, attempt, file: ObjectFile::Source }, words).await;
         attempt
@@ -154,6 +159,7 @@ impl World {
     pub async fn write_pieces(&self, video: VideoId, expires_at: Timestamp) -> Vec<AttemptId> {
         let now = self.clock.now();
         let new = NewResumable {
+            room: Default::default(),
             id: self.ids.next(now),
             video,
             kind: UploadKind::Whole,

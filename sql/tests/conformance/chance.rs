@@ -4,8 +4,8 @@ use domain::{
     AttemptId, IdParts, JobKind, Phase, Timestamp, UploadId, UploadKind, UploadState, UserId, VideoId,
 };
 use sql::{
-    Catalog, Claim, DeleteVideo, FencedError, Lease, NewComment, NewDeletion, NewEncode, OriginalPublished,
-    VideoPatch,
+    Catalog, Claim, DeleteVideo, FencedError, Lease, NewComment, NewDeletion, NewEncode, NewUpload,
+    OriginalPublished, VideoPatch,
 };
 
 use crate::both;
@@ -80,7 +80,9 @@ async fn step(
         1 | 2 => {
             let attempt = id().into();
             let until = now.plus_ms(LEASE_MS);
-            if catalog.begin_upload(attempt, video, until, now).await.unwrap() != sql::BeginUpload::Begun {
+            if catalog.begin_upload(&NewUpload::unbounded(attempt, video, until), now).await.unwrap()
+                != sql::BeginUpload::Begun
+            {
                 return;
             }
             let done = sql::CompletedUpload {
@@ -94,7 +96,7 @@ async fn step(
             };
             match dice.below(4) {
                 0 => catalog.abandon_upload(attempt, now).await.unwrap(),
-                1 => drop(catalog.extend_upload(attempt, until.plus_s(1)).await.unwrap()),
+                1 => drop(catalog.extend_upload(attempt, 0, until.plus_s(1)).await.unwrap()),
                 _ => drop(catalog.complete_upload(&done, now).await.unwrap()),
             }
         }
@@ -153,6 +155,7 @@ async fn upload_in_pieces(
     let upload: UploadId = IdParts { now, random }.into();
     let expires_at = now.plus_s(5);
     let new = sql::NewResumable {
+        room: Default::default(),
         id: upload,
         video,
         kind: kinds[kind],
@@ -200,11 +203,14 @@ async fn upload_in_pieces(
             }
         }
         sql::Acquire::Ended(UploadState::Complete) => {
-            let new = sql::NewResumable { id: id().into(), ..new };
+            let new = sql::NewResumable { room: Default::default(), id: id().into(), ..new };
             catalog.create_final(&new, &[upload], now).await.unwrap();
         }
         _ if dice.below(4) == 0 => drop(catalog.terminate_resumable(upload, now).await.unwrap()),
-        _ => drop(catalog.hear_releases(&[(upload, 1)]).await.unwrap()),
+        _ => {
+            let asked = catalog.releases_asked(&[(upload, 1)]).await.unwrap();
+            catalog.hear_releases(&asked).await.unwrap();
+        }
     }
 }
 

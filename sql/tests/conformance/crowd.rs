@@ -201,6 +201,7 @@ async fn an_account_goes_once_and_takes_what_is_being_made_along(mut world: Worl
             let comment = NewComment { id: world.id(), video: of_bob, author: ada, content: String::new() };
             let session = NewSession { id: world.id(), user: ada, expires_at: now.plus_s(60) };
             let video = sql::NewVideo {
+                quota: Default::default(),
                 id: world.id(),
                 author: ada,
                 title: String::new(),

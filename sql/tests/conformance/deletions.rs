@@ -1,6 +1,7 @@
 use domain::{DeletionState, JobKind, JobState, Receipt, Timestamp, VideoId};
 use sql::{
-    BeginUpload, CancelDeletion, CompleteUpload, DeleteVideo, Deletion, FencedError, NewDeletion, RetryJob,
+    BeginUpload, CancelDeletion, CompleteUpload, DeleteVideo, Deletion, FencedError, NewDeletion, NewUpload,
+    RetryJob,
 };
 
 use crate::both;
@@ -101,11 +102,12 @@ async fn an_upload_under_way_ends_with_its_video(mut world: World) {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
     delete(&mut world, video).await;
-    assert!(!world.catalog.extend_upload(attempt, world.now.plus_s(99)).await.unwrap());
+    assert!(!world.catalog.extend_upload(attempt, 0, world.now.plus_s(99)).await.unwrap());
     let upload = world.upload(video, attempt);
     assert_eq!(world.catalog.complete_upload(&upload, world.now).await.unwrap(), CompleteUpload::Gone);
     let late = world.id();
-    let begun = world.catalog.begin_upload(late, video, world.now, world.now).await.unwrap();
+    let begun =
+        world.catalog.begin_upload(&NewUpload::unbounded(late, video, world.now), world.now).await.unwrap();
     assert_eq!(begun, BeginUpload::NotFound);
     let lease = world.claim(JobKind::Purge).await;
     world.catalog.start_purge(&lease, world.now).await.unwrap();

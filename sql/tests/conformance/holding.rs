@@ -1,7 +1,7 @@
 //! Rows and leases that somebody holds: who waits, who does not, and until when.
 
 use domain::JobKind;
-use sql::{Catalog, Claim, SqlError};
+use sql::{Catalog, Claim, NewUpload, SqlError};
 
 use crate::both;
 use crate::crowd::many_uploaded;
@@ -122,7 +122,8 @@ async fn a_conflict_that_does_not_end_is_unavailable(mut world: World) {
     let hold = "BEGIN; SELECT id FROM videos FOR UPDATE";
     sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
     let attempt = world.id();
-    let refused = world.catalog.begin_upload(attempt, video, world.now, world.now).await;
+    let refused =
+        world.catalog.begin_upload(&NewUpload::unbounded(attempt, video, world.now), world.now).await;
     assert!(matches!(refused, Err(SqlError::Unavailable(_))), "{refused:?}");
     // Whoever reads is not held up.
     world.seen(video).await;

@@ -18,6 +18,7 @@ mod plans;
 mod progress;
 mod proxy;
 mod queue;
+mod quotas;
 mod replica;
 mod resumable;
 mod schema;

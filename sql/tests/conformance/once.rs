@@ -8,7 +8,15 @@ use crate::world::World;
 fn video(world: &mut World, author: UserId) -> NewVideo {
     let (id, title) = (world.id(), "once".to_owned());
     let visibility = domain::Visibility::Public;
-    NewVideo { id, author, title, description: String::new(), tags: Vec::new(), visibility }
+    NewVideo {
+        quota: Default::default(),
+        id,
+        author,
+        title,
+        description: String::new(),
+        tags: Vec::new(),
+        visibility,
+    }
 }
 
 fn once(key: &str, request: &str) -> Once {

@@ -1,5 +1,5 @@
 use domain::{JobKind, VideoState};
-use sql::{BeginUpload, CompleteUpload};
+use sql::{BeginUpload, CompleteUpload, NewUpload};
 
 use crate::both;
 use crate::world::{LEASE_MS, World};
@@ -25,7 +25,11 @@ async fn of_two_uploads_one_wins_and_the_answer_can_be_asked_for_again(mut world
     assert_eq!(objects[0].crc64nvme, Some(u64::MAX - 1), "all 64 bits survive");
     assert_eq!(world.claim_all(&[JobKind::Ingest]).await.len(), 1, "one ingest job");
     let attempt = world.id();
-    let begun = world.catalog.begin_upload(attempt, video, world.now, world.now).await.unwrap();
+    let begun = world
+        .catalog
+        .begin_upload(&NewUpload::unbounded(attempt, video, world.now), world.now)
+        .await
+        .unwrap();
     assert_eq!(begun, BeginUpload::AlreadyUploaded);
     world.check().await;
 }
@@ -34,7 +38,7 @@ both!(an_upload_that_stopped_answering_is_swept_and_cannot_commit);
 async fn an_upload_that_stopped_answering_is_swept_and_cannot_commit(mut world: World) {
     let video = world.video().await;
     let attempt = world.begin_upload(video).await;
-    assert!(world.catalog.extend_upload(attempt, world.now.plus_ms(2 * LEASE_MS)).await.unwrap());
+    assert!(world.catalog.extend_upload(attempt, 0, world.now.plus_ms(2 * LEASE_MS)).await.unwrap());
     world.advance_ms(LEASE_MS + 1);
     assert!(world.catalog.stale_attempts(world.now, 0, 10).await.unwrap().is_empty(), "its lease runs on");
     world.advance_ms(LEASE_MS);
@@ -42,7 +46,7 @@ async fn an_upload_that_stopped_answering_is_swept_and_cannot_commit(mut world: 
     let upload = world.upload(video, attempt);
     let late = world.catalog.complete_upload(&upload, world.now).await.unwrap();
     assert_eq!(late, CompleteUpload::Gone);
-    assert!(!world.catalog.extend_upload(attempt, world.now.plus_ms(LEASE_MS)).await.unwrap());
+    assert!(!world.catalog.extend_upload(attempt, 0, world.now.plus_ms(LEASE_MS)).await.unwrap());
     world.advance_ms(LEASE_MS + 1);
     let stale = world.catalog.stale_attempts(world.now, LEASE_MS, 10).await.unwrap();
     assert_eq!(stale, [(video, attempt)]);
@@ -70,7 +74,11 @@ async fn a_wait_for_an_upload_ends_unless_one_is_being_written(mut world: World)
     assert_eq!(world.seen(idle).await.state, VideoState::Expired);
     assert_eq!(world.seen(busy).await.state, VideoState::AwaitingUpload);
     let attempt_late = world.id();
-    let begun = world.catalog.begin_upload(attempt_late, idle, world.now, world.now).await.unwrap();
+    let begun = world
+        .catalog
+        .begin_upload(&NewUpload::unbounded(attempt_late, idle, world.now), world.now)
+        .await
+        .unwrap();
     assert_eq!(begun, BeginUpload::NotFound);
     let upload = world.upload(busy, attempt);
     assert_eq!(world.catalog.complete_upload(&upload, world.now).await.unwrap(), CompleteUpload::Completed);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use domain::{DatabasePlace, JobKind, Role, Timestamp, UploadId, UploadKind, UserId, VideoId};
 use sql::{
     Catalog, Claim, CompleteUpload, CreateUser, DeleteVideo, FencedError, NewComment, NewDeletion,
-    NewSession, NewUser, OriginalPublished, SqlError,
+    NewSession, NewUpload, NewUser, OriginalPublished, SqlError,
 };
 
 use crate::cluster::{Cluster, until};
@@ -155,6 +155,7 @@ impl Act {
                 Case::CreateSession(NewSession { id: world.id(), user, expires_at: world.now.plus_s(60) })
             }
             Act::CreateVideo => Case::CreateVideo(sql::NewVideo {
+                quota: Default::default(),
                 author: author(world).await,
                 id: world.id(),
                 title: "A film".to_owned(),
@@ -278,7 +279,7 @@ impl Case {
             Case::BeginUpload(video, attempt) => {
                 let until = now.plus_ms(LEASE_MS);
                 assert_eq!(
-                    catalog.begin_upload(*attempt, *video, until, now).await?,
+                    catalog.begin_upload(&NewUpload::unbounded(*attempt, *video, until), now).await?,
                     sql::BeginUpload::Begun
                 );
                 Ok(())
@@ -507,11 +508,9 @@ async fn a_server_that_falls_silent_is_noticed_within_seconds_and_so_is_its_retu
         catalog.ping().await.unwrap();
         proxy.be_silent(true);
         let began = Instant::now();
-        let attempt = world.id();
-        let (read, written) = tokio::join!(
-            catalog.video(video, world.now),
-            catalog.begin_upload(attempt, video, world.now, world.now),
-        );
+        let new = NewUpload::unbounded(world.id(), video, world.now);
+        let (read, written) =
+            tokio::join!(catalog.video(video, world.now), catalog.begin_upload(&new, world.now));
         assert!(read.unwrap_err().is_unavailable() && written.unwrap_err().is_unavailable());
         let noticed = began.elapsed();
         assert!(noticed < Duration::from_secs(8), "{noticed:?}");
@@ -539,7 +538,7 @@ async fn silence_in_the_middle_of_a_statement_ends_it() {
         let attempt = world.id();
         let waiting = tokio::spawn({
             let (catalog, now) = (catalog.clone(), world.now);
-            async move { catalog.begin_upload(attempt, video, now, now).await }
+            async move { catalog.begin_upload(&NewUpload::unbounded(attempt, video, now), now).await }
         });
         let blocked = "SELECT 1 FROM pg_locks WHERE NOT granted";
         until("it waits for the row", Duration::from_secs(5), async || {
@@ -571,10 +570,12 @@ async fn without_a_free_connection_a_call_waits_for_a_bounded_time() {
         sqlx::raw_sql("BEGIN").execute(&mut holder).await.unwrap();
         hold.execute(&mut holder).await.unwrap();
         let began = Instant::now();
-        let (now, first, second) = (world.now, world.id(), world.id());
+        let now = world.now;
+        let first = NewUpload::unbounded(world.id(), held, now);
+        let second = NewUpload::unbounded(world.id(), free, now);
         let (blocked, queued, read) = tokio::join!(
-            catalog.begin_upload(first, held, now, now),
-            catalog.begin_upload(second, free, now, now),
+            catalog.begin_upload(&first, now),
+            catalog.begin_upload(&second, now),
             catalog.video(free, now),
         );
         assert!(read.unwrap().is_some(), "reads are served");
@@ -583,7 +584,7 @@ async fn without_a_free_connection_a_call_waits_for_a_bounded_time() {
         assert!(queued.is_ok() || queued.unwrap_err().is_unavailable());
         assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
         sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
-        let again = catalog.begin_upload(first, held, now, now).await.unwrap();
+        let again = catalog.begin_upload(&first, now).await.unwrap();
         assert_eq!(again, sql::BeginUpload::Begun);
         catalog.close().await;
     })
@@ -599,12 +600,17 @@ async fn a_locked_sqlite_file_is_unavailable_for_writers_and_there_for_readers()
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
     let began = Instant::now();
     let attempt = world.id();
-    let refused = world.catalog.begin_upload(attempt, video, world.now, world.now).await;
+    let refused =
+        world.catalog.begin_upload(&NewUpload::unbounded(attempt, video, world.now), world.now).await;
     assert!(refused.unwrap_err().is_unavailable());
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     world.seen(video).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
-    let again = world.catalog.begin_upload(attempt, video, world.now, world.now).await.unwrap();
+    let again = world
+        .catalog
+        .begin_upload(&NewUpload::unbounded(attempt, video, world.now), world.now)
+        .await
+        .unwrap();
     assert_eq!(again, sql::BeginUpload::Begun);
 }
 

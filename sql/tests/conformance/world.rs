@@ -10,7 +10,7 @@ use domain::{
 };
 use sql::{
     Catalog, Claim, CompleteUpload, CompletedUpload, CreateUser, IngestCommit, Lease, NewEncode, NewObject,
-    NewUser, NewVideo, OriginalPublished, RenditionsPublished, Video,
+    NewUpload, NewUser, NewVideo, OriginalPublished, RenditionsPublished, Video,
 };
 
 use crate::database::Database;
@@ -59,6 +59,7 @@ impl World {
 
     pub async fn video_of(&mut self, author: UserId) -> VideoId {
         let new = NewVideo {
+            quota: Default::default(),
             id: self.id(),
             author,
             title: "A film".to_owned(),
@@ -78,8 +79,11 @@ impl World {
 
     pub async fn begin_upload(&mut self, video: VideoId) -> AttemptId {
         let attempt = self.id();
-        let begun =
-            self.catalog.begin_upload(attempt, video, self.now.plus_ms(LEASE_MS), self.now).await.unwrap();
+        let begun = self
+            .catalog
+            .begin_upload(&NewUpload::unbounded(attempt, video, self.now.plus_ms(LEASE_MS)), self.now)
+            .await
+            .unwrap();
         assert_eq!(begun, sql::BeginUpload::Begun);
         attempt
     }

@@ -3,8 +3,9 @@
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use chassis::{Permit, Problem};
+use chassis::{FairPermit, Problem};
 use domain::{UploadId, UploadKind};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use sql::Resumable;
 
@@ -13,6 +14,8 @@ use super::hold::Held;
 use super::piece::{self, OpenPiece};
 use super::{finish, is_without_bytes, refusal};
 use crate::attempt::Extending;
+use crate::pace::Pace;
+use crate::room::Longest;
 use crate::{StreamServer, failure};
 
 /// What a request brings.
@@ -23,6 +26,19 @@ pub struct Incoming {
     pub length_bytes: Option<u64>,
     /// The upload ends with the body.
     pub completes: bool,
+}
+
+impl Incoming {
+    pub fn announced(&self) -> Announced {
+        Announced { length_bytes: self.length_bytes, body_bytes_min: self.body.size_hint().lower() }
+    }
+}
+
+/// What is known of it before its body is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced {
+    length_bytes: Option<u64>,
+    body_bytes_min: u64,
 }
 
 /// Why no more is read.
@@ -49,20 +65,22 @@ pub async fn append_at(
     if offset_bytes < upload.offset_bytes {
         return Err(refusal::wrong_offset(upload.offset_bytes, offset_bytes));
     }
-    let place = server.uploads.acquire()?;
+    let place = server.uploads.acquire(upload.author)?;
     let Some(held) = Held::acquire(server, upload.id).await? else {
         return after_the_end(server, upload.id, offset_bytes, is_without_bytes(&incoming.body)).await;
     };
     let fits = if offset_bytes == held.upload.offset_bytes {
-        check_fits(&held, &incoming)
+        check_fits(&held, incoming.announced()).await
     } else {
         Err(refusal::wrong_offset(held.upload.offset_bytes, offset_bytes))
     };
-    if let Err(problem) = fits {
-        held.release().await;
-        return Err(problem);
+    match fits {
+        Ok(longest) => append_in_peace(held, incoming, longest, place).await,
+        Err(problem) => {
+            held.release().await;
+            Err(problem)
+        }
     }
-    append_in_peace(held, incoming, place).await
 }
 
 /// More for an upload that is complete: nothing more is right, whose answer was lost.
@@ -84,11 +102,12 @@ async fn after_the_end(
 pub async fn append_in_peace(
     mut held: Held,
     incoming: Incoming,
-    place: Permit,
+    longest: Longest,
+    place: FairPermit,
 ) -> Result<Resumable, Problem> {
     let tasks = held.server.tasks.clone();
     let appending = async move {
-        let appended = append(&mut held, incoming).await;
+        let appended = append(&mut held, incoming, longest).await;
         let upload = held.upload.clone();
         held.release().await;
         drop(place);
@@ -98,11 +117,15 @@ pub async fn append_in_peace(
 }
 
 /// Appends, and completes the upload if that was the last of it.
-async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
+async fn append(held: &mut Held, incoming: Incoming, longest: Longest) -> Result<(), Problem> {
     let Incoming { body, checksum, length_bytes, completes } = incoming;
     let length_bytes = length_bytes.filter(|_| held.upload.length_bytes.is_none());
     let mut sums = checksum.map(Sums::start).transpose()?;
-    let mut append = Append::new(held, length_bytes, sums.is_some(), completes);
+    let lease = Extending::from(held.server.clock.now());
+    let pace = Pace::start(held.server.limits.upload_bytes_per_s_max);
+    let all_or_nothing = sums.is_some();
+    let mut append =
+        Append { held, length_bytes, longest, all_or_nothing, completes, open: None, lease, pace };
     let received = append.receive(body, &mut sums).await;
     append.settle(received, sums).await?;
     if held.has_all_bytes() { finish::finish(held).await } else { Ok(()) }
@@ -111,30 +134,27 @@ async fn append(held: &mut Held, incoming: Incoming) -> Result<(), Problem> {
 struct Append<'a> {
     held: &'a mut Held,
     length_bytes: Option<u64>,
+    longest: Longest,
     /// The checksum decides, at the end, on all that the request brought.
     all_or_nothing: bool,
     completes: bool,
     open: Option<OpenPiece>,
     lease: Extending,
+    pace: Pace,
 }
 
 impl Append<'_> {
-    fn new(held: &mut Held, length_bytes: Option<u64>, all_or_nothing: bool, completes: bool) -> Append<'_> {
-        let lease = Extending::from(held.server.clock.now());
-        Append { held, length_bytes, all_or_nothing, completes, open: None, lease }
-    }
-
     async fn receive(&mut self, mut body: Body, sums: &mut Option<Sums>) -> Result<End, Problem> {
         if !body.is_end_stream() {
             // Before the body is touched: who waits for a `100 Continue` hears of what is out of order.
             self.open = Some(OpenPiece::begin(self.held).await?);
         }
-        let mut room_bytes = room_bytes(self.held, self.length_bytes);
+        let mut room_bytes = room_bytes(self.held, self.length_bytes, self.longest);
         loop {
             let frame = tokio::select! {
                 biased;
                 () = self.held.stopped() => return Ok(End::Stopped),
-                frame = body.frame() => frame,
+                frame = paced(&self.pace, &mut body) => frame,
             };
             let frame = match frame {
                 None => return Ok(End::Whole),
@@ -156,6 +176,7 @@ impl Append<'_> {
             if let Some(sums) = sums {
                 sums.update(&bytes).await?;
             }
+            self.pace.passed(bytes.len() as u64);
             self.write(bytes).await?;
         }
     }
@@ -188,7 +209,7 @@ impl Append<'_> {
             Ok(End::Broken(error)) => (true, Err(refusal::interrupted().with_source(error))),
             Ok(End::TooLong) => {
                 let all_bytes = self.held.upload.length_bytes.or(self.length_bytes);
-                (false, Err(too_long(self.held, all_bytes)))
+                (false, Err(too_long(all_bytes, self.longest)))
             }
             Err(problem) => (false, Err(problem)),
         };
@@ -237,37 +258,47 @@ impl Append<'_> {
     }
 }
 
+/// Safe to drop: what was not answered was not read.
+async fn paced(pace: &Pace, body: &mut Body) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    pace.wait().await;
+    body.frame().await
+}
+
 /// What can be told from its head: there is room for it, and a length that was said before is the same.
-pub fn check_fits(held: &Held, incoming: &Incoming) -> Result<(), Problem> {
-    let (upload, bytes_max) = (&held.upload, held.server.limits.upload_bytes_max);
-    if let Some(said) = incoming.length_bytes {
+pub async fn check_fits(held: &Held, announced: Announced) -> Result<Longest, Problem> {
+    let (server, upload) = (&held.server, &held.upload);
+    let longest = match upload.length_bytes {
+        Some(_) => server.longest(),
+        None => server.longest_of(upload).await?,
+    };
+    if let Some(said) = announced.length_bytes {
         if upload.length_bytes.is_some_and(|before| before != said) || said < upload.offset_bytes {
             return Err(refusal::other_length());
         }
-        if said > bytes_max {
-            return Err(failure::upload_too_large(bytes_max));
+        if said > longest.bytes {
+            return Err(longest.problem());
         }
         if said == 0 && upload.kind == UploadKind::Whole {
             return Err(refusal::empty());
         }
     }
-    let all_bytes = upload.length_bytes.or(incoming.length_bytes);
-    if incoming.body.size_hint().lower() > room_bytes(held, incoming.length_bytes) {
-        return Err(too_long(held, all_bytes));
+    let all_bytes = upload.length_bytes.or(announced.length_bytes);
+    if announced.body_bytes_min > room_bytes(held, announced.length_bytes, longest) {
+        return Err(too_long(all_bytes, longest));
     }
-    Ok(())
+    Ok(longest)
 }
 
-fn too_long(held: &Held, all_bytes: Option<u64>) -> Problem {
+fn too_long(all_bytes: Option<u64>, longest: Longest) -> Problem {
     match all_bytes {
         Some(length_bytes) => refusal::longer_than_said(length_bytes),
-        None => failure::upload_too_large(held.server.limits.upload_bytes_max),
+        None => longest.problem(),
     }
 }
 
 /// What may still come.
-fn room_bytes(held: &Held, said_now: Option<u64>) -> u64 {
+fn room_bytes(held: &Held, said_now: Option<u64>, longest: Longest) -> u64 {
     let length_bytes = held.upload.length_bytes.or(said_now);
-    let all_bytes = length_bytes.unwrap_or(held.server.limits.upload_bytes_max);
+    let all_bytes = length_bytes.unwrap_or(longest.bytes);
     all_bytes.saturating_sub(held.upload.offset_bytes)
 }

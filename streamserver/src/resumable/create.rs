@@ -1,9 +1,9 @@
 //! A new upload: its row, and the bytes that came with it.
 
-use chassis::{Permit, Problem};
-use domain::{Timestamp, UploadId, UploadKind, VideoId};
+use chassis::{FairPermit, Problem};
+use domain::{Timestamp, UploadId, UploadKind, UserId, VideoId};
 use http::StatusCode;
-use sql::{CreateResumable, NewResumable};
+use sql::{CreateResumable, NewResumable, Room};
 
 use super::append::{Incoming, append_in_peace, check_fits};
 use super::hold::Held;
@@ -24,12 +24,14 @@ pub struct Created {
 /// `first`: the bytes that came with it.
 pub async fn create(
     server: &StreamServer,
+    author: UserId,
     new: NewResumable,
     first: Option<Incoming>,
 ) -> Result<Created, Problem> {
     check_length(server, &new)?;
     // Held before the upload is there, so that nobody is told of one that takes no bytes.
-    let place = first.as_ref().map(|_| server.uploads.acquire()).transpose()?;
+    let place = first.as_ref().map(|_| server.uploads.acquire(author)).transpose()?;
+    let new = NewResumable { room: server.room().await?, ..new };
     let now = server.clock.now();
     match server.catalog.create_resumable(&new, now).await.map_err(failure::sql)? {
         CreateResumable::Created => {}
@@ -44,7 +46,7 @@ pub async fn create(
     Ok(created)
 }
 
-/// To be created. What only one protocol knows of is empty.
+/// To be created; the room for it is added by then. What only one protocol knows of is empty.
 pub fn new_upload(
     server: &StreamServer,
     video: VideoId,
@@ -61,6 +63,7 @@ pub fn new_upload(
         filename: filename.and_then(clean_filename),
         metadata: String::new(),
         concat: None,
+        room: Room::default(),
         expires_at: server.upload_expires_at(now),
     }
 }
@@ -80,15 +83,15 @@ async fn append_first(
     server: &StreamServer,
     id: UploadId,
     incoming: Incoming,
-    place: Permit,
+    place: FairPermit,
 ) -> Result<u64, Problem> {
     let appended = async {
         let Some(held) = Held::acquire(server, id).await? else {
             // A part without bytes is complete as it is made.
             return if is_without_bytes(&incoming.body) { Ok(0) } else { Err(refusal::longer_than_said(0)) };
         };
-        check_fits(&held, &incoming)?;
-        append_in_peace(held, incoming, place).await.map(|upload| upload.offset_bytes)
+        let longest = check_fits(&held, incoming.announced()).await?;
+        append_in_peace(held, incoming, longest, place).await.map(|upload| upload.offset_bytes)
     };
     match appended.await {
         Ok(offset_bytes) => Ok(offset_bytes),

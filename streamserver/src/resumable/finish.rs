@@ -1,7 +1,7 @@
 //! An upload whose bytes are all there becomes its video's source: the one piece it has as it is, several read into one
 //! object.
 
-use chassis::{Permit, Problem};
+use chassis::{FairPermit, Problem};
 use domain::{JobId, UploadKind, UploadState};
 use sql::{CompleteResumable, CompletedUpload, Resumable, UploadPiece};
 use store::Crc64Nvme;
@@ -13,7 +13,7 @@ use crate::attempt::{Lease, ask_again};
 use crate::upload_request::clean_filename;
 
 /// In a task of its own: a client that hangs up, and the handler with it, does not leave it half-way.
-pub async fn finish_in_peace(mut held: Held, place: Option<Permit>) -> Result<Resumable, Problem> {
+pub async fn finish_in_peace(mut held: Held, place: Option<FairPermit>) -> Result<Resumable, Problem> {
     let tasks = held.server.tasks.clone();
     let finishing = async move {
         let finished = finish(&mut held).await;

@@ -57,7 +57,7 @@ pub fn routes(tokens: Tokens) -> Routes<StreamServer> {
     let of_tus = Routes::new(tokens.clone())
         .route(Policy::Upload, routes!(tus::create::create))
         .route(Policy::Public, routes!(describe))
-        .route(Policy::Upload, routes!(look, patch, terminate, overridden))
+        .route(Policy::BegunUpload, routes!(look, patch, terminate, overridden))
         .route(Policy::Public, routes!(describe_one))
         .with_header(TUS_RESUMABLE, VERSION);
     Routes::new(tokens).route(Policy::Public, routes!(describe_video)).merge(of_tus)
@@ -166,7 +166,7 @@ async fn look(
         (status = 201, description = "the draft: complete; what the address of the video answers to a whole upload", body = crate::upload::Uploaded),
         (status = 204, description = "durable up to `Upload-Offset`"),
         (status = 400, description = "a header that cannot be read, or a length that differs; the draft: the upload is complete, or the digest is another", content_type = "application/problem+json"),
-        (status = 403, description = "a final upload takes no bytes", content_type = "application/problem+json"),
+        (status = 403, description = "a final upload takes no bytes; or `/problems/quota-exceeded`, where the length was not known before", content_type = "application/problem+json"),
         (status = 404, description = "no such upload, or somebody else's", content_type = "application/problem+json"),
         (status = 409, description = "the upload has another offset, which is in `Upload-Offset`", content_type = "application/problem+json"),
         (status = 410, description = "expired, ended, or its video is gone", content_type = "application/problem+json"),
@@ -175,7 +175,8 @@ async fn look(
         (status = 415, description = "not the type of body that the protocol has for this", content_type = "application/problem+json"),
         (status = 423, description = "tus: another request has or takes the upload; ask for its offset again", content_type = "application/problem+json"),
         (status = 460, description = "tus: not what `Upload-Checksum` says; nothing of this request is kept", content_type = "application/problem+json"),
-        (status = 503, description = "every place is taken, no space is left, the body broke off, or (in the draft) as 423: come back", content_type = "application/problem+json"),
+        (status = 503, description = "every place is taken, the body broke off, or (in the draft) as 423: come back", content_type = "application/problem+json"),
+        (status = 507, description = "no space is left", content_type = "application/problem+json"),
     )
 )]
 async fn patch(

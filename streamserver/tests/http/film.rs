@@ -11,8 +11,8 @@ use domain::{
     RenditionIndex, RenditionName, Rung, Size, Timestamp, TrackIndex, TrackKind, VideoId, Visibility, ladder,
 };
 use sql::{
-    Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, OriginalPublished,
-    RenditionsPublished,
+    Claim, CompleteUpload, CompletedUpload, IngestCommit, Lease, NewEncode, NewObject, NewUpload,
+    OriginalPublished, RenditionsPublished,
 };
 
 use crate::world::{Person, World};
@@ -208,7 +208,7 @@ impl World {
     async fn put_source(&self, video: VideoId, bytes: &Bytes) {
         let attempt: AttemptId = self.id();
         let now = self.clock.now();
-        self.catalog.begin_upload(attempt, video, now.plus_s(60), now).await.unwrap();
+        self.catalog.begin_upload(&NewUpload::unbounded(attempt, video, now.plus_s(60)), now).await.unwrap();
         let stored = self.put(&key(video, attempt, ObjectFile::Source), bytes).await;
         let done = CompletedUpload {
             video,

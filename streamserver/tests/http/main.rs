@@ -6,6 +6,7 @@ mod film;
 mod nth;
 mod raw;
 mod resuming;
+mod room;
 mod uploading;
 mod watching;
 mod world;

@@ -430,7 +430,9 @@ async fn in_bad_weather_an_upload_succeeds_or_leaves_nothing() {
                 break;
             }
             assert!(response.headers().contains_key("retry-after"));
-            expect_problem(response, 503, "unavailable").await;
+            let (status, kind) =
+                if response.status() == 507 { (507, "out-of-space") } else { (503, "unavailable") };
+            expect_problem(response, status, kind).await;
             assert!(quiet.list("", None, 10).await.unwrap().objects.is_empty());
         }
         let objects = quiet.list("", None, 10).await.unwrap().objects;

@@ -148,6 +148,7 @@ impl World {
     pub async fn video(&self, author: &Person, visibility: Visibility) -> VideoId {
         let id = self.id();
         let video = NewVideo {
+            quota: Default::default(),
             id,
             author: author.id,
             title: "Sea & \"Sand\"".into(),

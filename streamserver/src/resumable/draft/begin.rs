@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use chassis::Problem;
-use domain::{UploadKind, VideoId};
+use domain::UploadKind;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -13,13 +13,13 @@ use crate::StreamServer;
 use crate::resumable::append::Incoming;
 use crate::resumable::create::{create, new_upload};
 use crate::resumable::{empty, is_without_bytes};
-use crate::upload;
+use crate::upload::{self, Target};
 use crate::upload_request::filename_of_part;
 
 /// A whole upload, unless the client speaks the draft and says that more is to come.
 pub async fn upload_or_begin(
     server: &StreamServer,
-    video: VideoId,
+    target: Target,
     mut headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -27,47 +27,48 @@ pub async fn upload_or_begin(
         if headers::is_complete(&headers) == Some(false) {
             return Err(refusal::no_version());
         }
-        return Ok(upload::whole(server, video, &headers, body, None).await?.answer());
+        return Ok(upload::whole(server, target, &headers, body, None).await?.answer());
     };
     // tus-js-client gives the first bytes the type of those that follow; it is none of the file's.
     if headers::is_partial(&headers) {
         headers.remove(CONTENT_TYPE);
     }
     let draft = Draft { server, interop };
-    let begun = draft.upload_or_begin(video, &headers, body).await;
+    let begun = draft.upload_or_begin(target, &headers, body).await;
     begun.map_err(|problem| draft.refused(problem))
 }
 
 impl Draft<'_> {
     async fn upload_or_begin(
         &self,
-        video: VideoId,
+        target: Target,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, Problem> {
         match Said::read(headers, &body, 0)? {
-            None => Ok(upload::whole(self.server, video, headers, body, None).await?.answer()),
+            None => Ok(upload::whole(self.server, target, headers, body, None).await?.answer()),
             Some(said) if said.complete => {
-                let whole = upload::whole(self.server, video, headers, body, said.length_bytes).await?;
-                Ok(self.stored(video, whole.content_bytes, whole.answer()))
+                let whole = upload::whole(self.server, target, headers, body, said.length_bytes).await?;
+                Ok(self.stored(target.video, whole.content_bytes, whole.answer()))
             }
-            Some(said) => self.begin(video, headers, body, said).await,
+            Some(said) => self.begin(target, headers, body, said).await,
         }
     }
 
     async fn begin(
         &self,
-        video: VideoId,
+        target: Target,
         headers: &HeaderMap,
         body: Body,
         said: Said,
     ) -> Result<Response, Problem> {
         let filename = filename_of_part(headers)?;
-        let new = new_upload(self.server, video, UploadKind::Whole, said.length_bytes, filename.as_deref());
+        let new =
+            new_upload(self.server, target.video, UploadKind::Whole, said.length_bytes, filename.as_deref());
         let Said { checksum, .. } = said;
         let first = Incoming { body, checksum, length_bytes: None, completes: false };
         let first = Some(first).filter(|first| !is_without_bytes(&first.body));
-        let created = create(self.server, new, first).await?;
+        let created = create(self.server, target.author, new, first).await?;
         let location = HeaderValue::try_from(format!("/stream/uploads/{}", created.id));
         let limit = self.limit(lifetime_s(created.expires_at, self.server.clock.now()));
         let mut response = empty(StatusCode::CREATED);

@@ -39,7 +39,7 @@ pub async fn join(
     }
     let new = new_upload(server, video, UploadKind::Final, None, metadata.filename().as_deref());
     let new = NewResumable { metadata: metadata.header, concat: Some(header), ..new };
-    let place = server.uploads.acquire()?;
+    let place = server.uploads.acquire(partials[0].author)?;
     let now = server.clock.now();
     let pieces = match server.catalog.create_final(&new, &ids, now).await.map_err(failure::sql)? {
         CreateFinal::Created(pieces) => pieces,

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use chassis::{Caller, Problem};
-use domain::{Timestamp, UploadId, UploadKind, VideoId};
+use domain::{Timestamp, UploadId, UploadKind};
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sql::NewResumable;
@@ -15,7 +15,7 @@ use crate::StreamServer;
 use crate::resumable::append::Incoming;
 use crate::resumable::create::{self, new_upload};
 use crate::resumable::{UPLOAD_OFFSET, is_without_bytes, refusal};
-use crate::upload::may_upload;
+use crate::upload::{Target, may_upload};
 
 /// Begin a resumable upload (tus 1.0.0: creation, with upload, deferred length, concatenation)
 ///
@@ -37,7 +37,7 @@ use crate::upload::may_upload;
     responses(
         (status = 201, description = "created; with a body, `Upload-Offset` says how much of it is durable"),
         (status = 400, description = "a header that cannot be read, an empty file, no video named", content_type = "application/problem+json"),
-        (status = 403, description = "a token for another video, or somebody else's video", content_type = "application/problem+json"),
+        (status = 403, description = "a token for another video, somebody else's video, or `/problems/quota-exceeded`", content_type = "application/problem+json"),
         (status = 404, description = "no such video or partial upload, or its time to upload is over", content_type = "application/problem+json"),
         (status = 409, description = "already uploaded", content_type = "application/problem+json"),
         (status = 412, description = "another version of tus", content_type = "application/problem+json"),
@@ -45,7 +45,8 @@ use crate::upload::may_upload;
         (status = 415, description = "a body that is not `application/offset+octet-stream`", content_type = "application/problem+json"),
         (status = 429, description = "too many requests, or too many uploads of this video are open", content_type = "application/problem+json"),
         (status = 460, description = "the body does not have its checksum; no upload was created", content_type = "application/problem+json"),
-        (status = 503, description = "every place is taken, or no space is left", content_type = "application/problem+json"),
+        (status = 503, description = "every place is taken", content_type = "application/problem+json"),
+        (status = 507, description = "no space is left for it", content_type = "application/problem+json"),
     )
 )]
 pub async fn create(
@@ -83,9 +84,10 @@ async fn one(
 ) -> Result<Response, Problem> {
     let length_bytes = headers::length_or_deferred(headers)?;
     let first = first_bytes(headers, body)?;
-    let video = video(server, caller, &metadata).await?;
-    let new = new_upload(server, video, kind, length_bytes, metadata.filename().as_deref());
-    let created = create::create(server, NewResumable { metadata: metadata.header, ..new }, first).await?;
+    let target = target(server, caller, &metadata).await?;
+    let new = new_upload(server, target.video, kind, length_bytes, metadata.filename().as_deref());
+    let new = NewResumable { metadata: metadata.header, ..new };
+    let created = create::create(server, target.author, new, first).await?;
     let mut response = answer(created.id, created.expires_at);
     if let Some(offset_bytes) = created.offset_bytes {
         response.headers_mut().insert(UPLOAD_OFFSET, HeaderValue::from(offset_bytes));
@@ -103,7 +105,7 @@ fn first_bytes(headers: &HeaderMap, body: Body) -> Result<Option<Incoming>, Prob
 }
 
 /// The token's, or the one that the metadata names.
-async fn video(server: &StreamServer, caller: &Caller, metadata: &Metadata) -> Result<VideoId, Problem> {
+async fn target(server: &StreamServer, caller: &Caller, metadata: &Metadata) -> Result<Target, Problem> {
     let video = match (metadata.video()?, caller) {
         (Some(named), _) => named,
         (None, Caller::Upload { video, .. }) => *video,
@@ -114,7 +116,7 @@ async fn video(server: &StreamServer, caller: &Caller, metadata: &Metadata) -> R
             ));
         }
     };
-    may_upload(server, caller, video).await.map(|()| video)
+    may_upload(server, caller, video).await
 }
 
 /// It was created.
