@@ -180,12 +180,12 @@ def main():
 def table(load, rounds):
     medians = {name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in rounds.items()}
     go, tus = medians["Go io.Copy + fsync"], medians["@tus/server"]
-    print(f"\n{load:26} {'MB/s':>7} {'CPU s/GiB':>10} {'peak MiB':>9} {'x Go':>6} {'CPU x Go':>9} {'x @tus':>7}")
+    print(f"\n{load:26} {'MB/s':>7} {'CPU s/GiB':>10} {'peak MiB':>9} {'+ MiB':>6} {'x Go':>6} {'CPU x Go':>9} {'x @tus':>7}")
     for name, median in medians.items():
         median["x_go"] = median["mb_per_s"] / go["mb_per_s"]
         median["cpu_x_go"] = median["cpu_s_per_gib"] / go["cpu_s_per_gib"]
         median["x_tus_server"] = median["mb_per_s"] / tus["mb_per_s"]
-        print(f"{name:26} {median['mb_per_s']:7.0f} {median['cpu_s_per_gib']:10.2f} {median['peak_mib']:9.0f} "
+        print(f"{name:26} {median['mb_per_s']:7.0f} {median['cpu_s_per_gib']:10.2f} {median['peak_mib']:9.0f} {median['peak_mib'] - median['idle_mib']:6.0f} "
               f"{median['x_go']:6.2f} {median['cpu_x_go']:9.2f} {median['x_tus_server']:7.2f}")
     print(flush=True)
     return {"medians": medians, "rounds": rounds}
