@@ -12,6 +12,9 @@ mod cover;
 mod digest;
 mod disposition;
 mod failure;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hls;
 mod layout_body;
 mod multipart;

@@ -5,13 +5,19 @@ use bytes::{Buf, Bytes, BytesMut};
 use memchr::memmem;
 
 /// Before the first boundary; form data has nothing there.
-const PREAMBLE_BYTES_MAX: usize = 4 * 1024;
-const PART_HEADER_BYTES_MAX: usize = 8 * 1024;
+const PREAMBLE_BYTES_MAX: usize = within_reach(4 * 1024, 64);
+const PART_HEADER_BYTES_MAX: usize = within_reach(8 * 1024, 256);
+const HEADER_END: &[u8] = b"\r\n\r\n";
 /// Form fields before the file; they are read and forgotten.
 const FIELDS_MAX: usize = 16;
-const FIELD_BYTES_MAX: usize = 64 * 1024;
+const FIELD_BYTES_MAX: usize = within_reach(64 * 1024, 256);
 /// RFC 2046 §5.1.1.
 const BOUNDARY_BYTES_MAX: usize = 70;
+
+/// Short forms made by chance are to reach the bounds too.
+const fn within_reach(bytes_max: usize, of_tests: usize) -> usize {
+    if cfg!(any(test, fuzzing)) { of_tests } else { bytes_max }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -111,6 +117,11 @@ impl Parser {
         }
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// To be called when the body has ended.
     pub fn finish(&self) -> Result<(), MultipartError> {
         match self.state {
@@ -141,7 +152,7 @@ impl Parser {
                 self.state = State::Delimiter;
                 Ok(Step::Again)
             }
-            None if self.buffer.len() <= PREAMBLE_BYTES_MAX => Ok(Step::MoreInput),
+            None if self.may_begin_within(PREAMBLE_BYTES_MAX, &self.delimiter) => Ok(Step::MoreInput),
             _ => Err(MultipartError::Preamble),
         }
     }
@@ -166,14 +177,14 @@ impl Parser {
     }
 
     fn part_header(&mut self) -> Result<Step, MultipartError> {
-        let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") else {
-            let fits = self.buffer.len() <= PART_HEADER_BYTES_MAX;
+        let Some(end) = memmem::find(&self.buffer, HEADER_END) else {
+            let fits = self.may_begin_within(PART_HEADER_BYTES_MAX, HEADER_END);
             return if fits { Ok(Step::MoreInput) } else { Err(MultipartError::PartHeader) };
         };
         if end > PART_HEADER_BYTES_MAX {
             return Err(MultipartError::PartHeader);
         }
-        let header = self.buffer.split_to(end + 4);
+        let header = self.buffer.split_to(end + HEADER_END.len());
         // The boundary line before an empty body is part of the next delimiter.
         let header = PartHeader::parse(&String::from_utf8_lossy(&header));
         if header.is_file {
@@ -214,6 +225,12 @@ impl Parser {
             return Step::Emit(Event::FileEnd);
         }
         Step::MoreInput
+    }
+
+    /// What is not there yet may have its first bytes at the end of the buffer: however the body is cut, it is too late
+    /// at the same byte.
+    fn may_begin_within(&self, bytes_max: usize, mark: &[u8]) -> bool {
+        self.buffer.len() < bytes_max + mark.len()
     }
 
     /// How many bytes at the front of the buffer are the part's for certain, and whether a delimiter follows them.
@@ -377,6 +394,27 @@ mod tests {
             assert!(matches!(Parser::new(bad), Err(Boundary)), "{bad}");
         }
         assert!(Parser::new(&format!("multipart/form-data; boundary={}", "x".repeat(71))).is_err());
+    }
+
+    /// A mark of which the bound cuts off the end.
+    #[test]
+    fn bounds_hold_at_the_same_byte_however_a_form_is_cut() {
+        use MultipartError::*;
+        let form = form(&[(FILE, b"x")]);
+        for (bytes, expected) in [(0, Ok(())), (1, Err(Preamble))] {
+            let body = [vec![b'x'; PREAMBLE_BYTES_MAX - 2 + bytes], b"\r\n".to_vec(), form.clone()].concat();
+            for frame in [1, 2, 3, body.len()] {
+                assert_eq!(parse(&body, frame).map(drop), expected, "{bytes} beyond, frames of {frame}");
+            }
+        }
+        let line = "\r\n".len() + FILE.len() + "\r\nx: ".len();
+        for (bytes, expected) in [(0, Ok(())), (1, Err(PartHeader))] {
+            let header = format!("{FILE}\r\nx: {}", "y".repeat(PART_HEADER_BYTES_MAX - line + bytes));
+            let body = self::form(&[(&header, b"x")]);
+            for frame in [1, 2, 3, body.len()] {
+                assert_eq!(parse(&body, frame).map(drop), expected, "{bytes} beyond, frames of {frame}");
+            }
+        }
     }
 
     proptest! {

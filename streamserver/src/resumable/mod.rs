@@ -3,7 +3,7 @@
 //! **Invariant:** an offset is said only for bytes that are durable and whose row says that they belong to the upload.
 
 mod append;
-mod checksum;
+pub mod checksum;
 mod create;
 pub mod draft;
 mod finish;
@@ -12,7 +12,7 @@ mod left_open;
 mod look;
 mod piece;
 pub mod refusal;
-mod tus;
+pub mod tus;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, Request, State};

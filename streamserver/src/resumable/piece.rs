@@ -15,7 +15,7 @@ use crate::failure;
 
 /// A piece that is shorter is written again at the front of the next one, which takes its place: however small the
 /// requests are, an upload is a list of few pieces.
-const PIECE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+const PIECE_BYTES_MIN: u64 = if cfg!(any(test, fuzzing)) { 64 } else { 8 * 1024 * 1024 };
 /// A request that lasts commits what it has this often, so that little is lost with a process.
 const PIECE_MS_MAX: i64 = 30_000;
 

@@ -135,7 +135,9 @@ pub fn metadata(headers: &HeaderMap) -> Result<Metadata, Problem> {
     if header.len() > METADATA_BYTES_MAX {
         return Err(bad(&UPLOAD_METADATA, format!("is longer than {METADATA_BYTES_MAX} bytes")));
     }
-    let pairs = header.split(',').map(|pair| pair_of(pair.trim())).collect::<Option<Vec<_>>>();
+    // One too many tells: the memory that all of them take is many times the header's.
+    let pairs = header.split(',').take(METADATA_PAIRS_MAX + 1);
+    let pairs = pairs.map(|pair| pair_of(pair.trim())).collect::<Option<Vec<_>>>();
     let pairs = pairs.ok_or_else(|| {
         bad(
             &UPLOAD_METADATA,
@@ -354,6 +356,14 @@ mod tests {
         is_bad(metadata(&with(&[(UPLOAD_METADATA, "a"), (UPLOAD_METADATA, "b")])), "two headers");
         let problem = of("video_id YQ==").unwrap().video().unwrap_err();
         assert_eq!(problem.kind(), "/problems/invalid-id");
+    }
+
+    #[test]
+    fn keys_that_are_too_many_take_no_memory() {
+        let keys = (0..4000).map(|_| "a,").collect::<String>();
+        let headers = with(&[(UPLOAD_METADATA, &keys)]);
+        let taken = allocation_counter::measure(|| is_bad(metadata(&headers), "4,000 keys"));
+        assert!(taken.bytes_max < 16 * 1024, "{} bytes", taken.bytes_max);
     }
 
     #[test]

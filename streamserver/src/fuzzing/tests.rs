@@ -1,0 +1,108 @@
+//! The corpora that fuzzing found worth keeping, and a few bytes by chance.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::sequences::World;
+use super::{forms, headers, sequences};
+
+/// Name and bytes of every file.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files
+}
+
+/// Says which file it was before the panic goes on.
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    for (name, bytes) in corpus(target) {
+        println!("{name}");
+        run(&bytes);
+    }
+}
+
+#[test]
+fn heads_of_the_corpus() {
+    replay("tus_headers", headers::run);
+}
+
+#[test]
+fn forms_of_the_corpus() {
+    replay("forms", forms::run);
+}
+
+#[tokio::test]
+async fn sequences_of_the_corpus() {
+    let world = World::new().await;
+    for (name, bytes) in corpus("sequences") {
+        println!("{name}");
+        sequences::run(&world, &bytes).await;
+    }
+    world.end().await;
+}
+
+proptest! {
+    #[test]
+    fn heads_by_chance(
+        name in "(upload-(offset|length|defer-length|metadata|concat|checksum)|content-type|trailer)",
+        value in prop_oneof![
+            "[0-9]{1,22}",
+            "(final;|partial|sha1 |sha256 |filename |video_id )?[ -~]{0,60}",
+            "([a-c]( [A-D]{3}=)?,){0,80}",
+        ],
+        more in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let line = format!("{name}: {value}\n");
+        headers::run(&[line.as_bytes(), &more].concat());
+    }
+
+    #[test]
+    fn forms_by_chance(seed in any::<u8>(), parts in proptest::collection::vec(part(), 0..12)) {
+        let content_type = &b"multipart/form-data; boundary=b\n"[..];
+        for seed in [b'1', b'-', seed] {
+            forms::run(&[&[seed], content_type, &parts.concat()].concat());
+        }
+    }
+}
+
+/// Of a form, in whatever order.
+fn part() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(b"--b\r\n".to_vec()),
+        Just(b"\r\n--b\r\n".to_vec()),
+        Just(b"\r\n--b--".to_vec()),
+        Just(b"Content-Disposition: form-data; name=a".to_vec()),
+        Just(b"Content-Disposition: form-data; name=a; filename=\"b\"\r\n\r\n".to_vec()),
+        Just(b"\r\n\r\n".to_vec()),
+        (0..300_usize).prop_map(|times| vec![b'x'; times]),
+        proptest::collection::vec(any::<u8>(), 0..40),
+    ]
+}
+
+/// In the time of day, so they are few, and beside each other: most of it is waiting.
+#[tokio::test]
+async fn sequences_by_chance() {
+    let worlds = (1..=4).map(async |seed| {
+        let world = World::new().await;
+        let mut state = seed;
+        for _ in 0..10 {
+            let choices: Vec<u8> = (0..60).map(|_| next(&mut state)).collect();
+            println!("{choices:?}");
+            sequences::run(&world, &choices).await;
+        }
+        world.end().await;
+    });
+    futures::future::join_all(worlds).await;
+}
+
+fn next(state: &mut u64) -> u8 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 56) as u8
+}
