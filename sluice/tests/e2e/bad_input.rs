@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{App, clips};
+use crate::harness::{App, Peak, Persona, clips};
 
 #[tokio::test]
 async fn uploads_that_are_not_allowed_leave_nothing() {
@@ -161,6 +161,56 @@ async fn a_file_cut_short_is_taken_as_far_as_it_is_whole() {
     assert!((1.0..5.0).contains(&seconds), "{video:#}");
     assert!(!video["warnings"].as_array().unwrap().is_empty(), "{video:#}");
     app.finish();
+}
+
+const FORMS_RESIDENT_KIB_MAX: u64 = 1024;
+
+/// `reliability` U9: of a form only the file's bytes are as many as they like.
+#[tokio::test]
+async fn forms_without_measure_are_refused_and_take_no_memory() {
+    let app = App::start().await;
+    let alice = app.user("alice").await;
+    let video = alice.create("a form").await;
+    let id = video["id"].as_str().unwrap();
+    // The first ones warm up what stays.
+    for _ in 0..5 {
+        send_forms(&alice, id).await;
+    }
+    let before_kib = app.program.resident_kib();
+    let peak = Peak::of(app.program.pid());
+    for _ in 0..10 {
+        send_forms(&alice, id).await;
+    }
+    let grown_kib = peak.end().saturating_sub(before_kib);
+    println!("forms: base {before_kib} KiB resident, +{grown_kib} KiB");
+    assert!(grown_kib <= FORMS_RESIDENT_KIB_MAX, "the forms took {grown_kib} KiB");
+    assert_eq!(alice.video(id).await["state"], "awaiting_upload");
+    assert!(app.objects().is_empty(), "{:?}", app.objects());
+    app.finish();
+}
+
+async fn send_forms(persona: &Persona, video: &str) {
+    let field = "--b\r\nContent-Disposition: form-data; name=x\r\n\r\nx\r\n";
+    let file = "--b\r\nContent-Disposition: form-data; name=f; filename=f\r\n\r\nbytes\r\n";
+    let nested = file.replace("--b", "--c");
+    let (many, long, wide) = (field.repeat(10_000), "x".repeat(1_000_000), "b".repeat(10_240));
+    for (name, boundary, body) in [
+        ("10,000 parts", "b", format!("{many}{file}--b--")),
+        ("a header of 1 MB", "b", format!("--b\r\nX-Long: {long}\r\n\r\nx\r\n{file}--b--")),
+        ("no closing boundary", "b", file.to_owned()),
+        (
+            "nested",
+            "b",
+            format!("--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n{nested}--c--\r\n--b--"),
+        ),
+        ("a boundary of 10 kB", &wide, file.replace("--b", &format!("--{wide}")) + &format!("--{wide}--")),
+        ("a field after the file", "b", format!("{file}{field}--b--")),
+    ] {
+        println!("{name}");
+        let request = persona.request(Method::POST, &format!("/stream/videos/{video}"));
+        let request = request.header("Content-Type", format!("multipart/form-data; boundary={boundary}"));
+        persona.send(request.body(body)).await.problem(400, "/problems/bad-request");
+    }
 }
 
 #[tokio::test]

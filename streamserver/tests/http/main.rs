@@ -3,6 +3,7 @@
 
 mod draft;
 mod film;
+mod hostile;
 mod nth;
 mod raw;
 mod resuming;

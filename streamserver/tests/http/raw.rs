@@ -16,6 +16,11 @@ impl Connection {
         self.0.write_all(text.as_ref()).await.unwrap();
     }
 
+    /// Whether the server still takes it.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok()
+    }
+
     /// Up to the empty line.
     pub async fn head(&mut self) -> String {
         let mut head = Vec::new();
