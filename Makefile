@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 WEB_SOURCES := $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help setup run demo test test-scale lint fmt bench campaign-kills campaign-loads campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-cuts campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
+.PHONY: help setup run demo test test-scale lint fmt bench campaign-fuzz campaign-kills campaign-loads campaign-memory campaign-move campaign-nth campaign-pauses campaign-queue image deploy apply down campaign-cluster campaign-crashes campaign-cuts campaign-uploads campaign-corpus campaign-mutations campaign-workers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -49,6 +49,10 @@ bench: ## comparisons with peers; results go to bench/results/
 	bench/playable.py
 	bench/rates.py
 	bench/upload.py
+
+campaign-fuzz: ## 10,000,000 heads and forms and 100,000 sequences of uploads by chance, under AddressSanitizer (TARGET=forms for one of them)
+	@scripts/setup fuzz
+	scripts/fuzz $(TARGET)
 
 campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/results/
 	@scripts/setup test
