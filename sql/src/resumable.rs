@@ -249,12 +249,13 @@ async fn end_pieces_of(tx: &mut Tx, uploads: &[String], now: Timestamp) -> Resul
     Ok(())
 }
 
-/// Of a video that is held, and that has its bytes now, or is going: nothing more is to come. The pieces still count.
+/// Of a video that is held, and that has its bytes now, or is going: nothing more is to come. The pieces still count;
+/// what had expired before anybody swept it stays so.
 pub(crate) async fn end_uploads(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlError> {
     sqlx::query(
         "-- uploads.end_all
-         UPDATE uploads SET state = CASE WHEN state = 'complete' THEN 'complete' ELSE 'terminated' END,
-           hold = 'free', ended_at = $2
+         UPDATE uploads SET hold = 'free', ended_at = $2,
+           state = CASE WHEN expires_at <= $2 THEN 'expired' WHEN state = 'complete' THEN 'complete' ELSE 'terminated' END
          WHERE video_id = $1 AND ended_at IS NULL",
     )
     .bind(video.to_string())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::sequences::World;
@@ -88,18 +89,38 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
 
 /// In the time of day, so they are few, and beside each other: most of it is waiting.
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "how many, for whom asks for more by hand")]
 async fn sequences_by_chance() {
-    let worlds = (1..=4).map(async |seed| {
-        let world = World::new().await;
-        let mut state = seed;
-        for _ in 0..10 {
-            let choices: Vec<u8> = (0..60).map(|_| next(&mut state)).collect();
-            println!("{choices:?}");
-            sequences::run(&world, &choices).await;
+    let setting = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+    };
+    let (sequences, seed) = (setting("SLUICE_TEST_SEQUENCES", 40), setting("SLUICE_TEST_SEED", 1));
+    let worlds = (0..SEQUENCES_BESIDE).map(async |beside| {
+        let mut state = seed * SEQUENCES_BESIDE + beside;
+        for sequences in left_in_worlds(sequences / SEQUENCES_BESIDE) {
+            let world = World::new().await;
+            for _ in 0..sequences {
+                let choices: Vec<u8> = (0..80).map(|_| next(&mut state)).collect();
+                let told = format!("{choices:?}");
+                let run = std::panic::AssertUnwindSafe(sequences::run(&world, &choices));
+                if let Err(panic) = run.catch_unwind().await {
+                    println!("{told}");
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            world.end().await;
         }
-        world.end().await;
     });
     futures::future::join_all(worlds).await;
+}
+
+const SEQUENCES_BESIDE: u64 = 4;
+/// Then what the database has is checked, and it begins anew.
+const SEQUENCES_PER_WORLD: u64 = 500;
+
+fn left_in_worlds(sequences: u64) -> impl Iterator<Item = u64> {
+    let whole = sequences / SEQUENCES_PER_WORLD;
+    (0..whole).map(|_| SEQUENCES_PER_WORLD).chain([sequences % SEQUENCES_PER_WORLD])
 }
 
 fn next(state: &mut u64) -> u8 {

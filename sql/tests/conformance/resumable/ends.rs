@@ -161,6 +161,23 @@ async fn a_video_that_was_uploaded_in_another_way_ends_its_resumable_uploads(mut
     world.check().await;
 }
 
+both!(a_part_that_expired_stays_so_when_its_video_comes_in_another_way);
+async fn a_part_that_expired_stays_so_when_its_video_comes_in_another_way(mut world: World) {
+    let video = world.video().await;
+    let (late, early) = (put_partial(&mut world, video, 10).await, {
+        world.advance_ms(EXPIRES_MS);
+        put_partial(&mut world, video, 10).await
+    });
+    assert_eq!(find(&world, late).await.state, UploadState::Expired);
+    let whole = world.begin_upload(video).await;
+    let upload = world.upload(video, whole);
+    let done = world.catalog.complete_upload(&upload, world.now).await.unwrap();
+    assert_eq!(done, CompleteUpload::Completed);
+    assert_eq!(find(&world, late).await.state, UploadState::Expired);
+    assert_eq!(find(&world, early).await.state, UploadState::Complete);
+    world.check().await;
+}
+
 both!(what_is_given_up_is_swept_and_what_is_complete_stays_the_videos);
 async fn what_is_given_up_is_swept_and_what_is_complete_stays_the_videos(mut world: World) {
     let video = world.video().await;
