@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::resumable::checksum::{Checksum, Expected};
 use crate::resumable::tus::headers::{
-    Concat, UPLOAD_CHECKSUM, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_METADATA, checksum, checksum_in_trailers,
-    concat, has_bytes, length, length_or_deferred, metadata, offset,
+    Concat, UPLOAD_CHECKSUM, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_METADATA, checksum,
+    checksum_in_trailers, concat, has_bytes, length, length_or_deferred, metadata, offset,
 };
 use crate::resumable::{UPLOAD_LENGTH, UPLOAD_OFFSET};
 use crate::upload_request::clean_filename;

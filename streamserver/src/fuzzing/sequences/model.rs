@@ -102,6 +102,7 @@ impl<'a> Sequence<'a> {
             description: String::new(),
             tags: Vec::new(),
             visibility: Visibility::Public,
+            quota: Default::default(),
         };
         world
             .catalog
