@@ -96,6 +96,14 @@ impl Dialect {
         }
     }
 
+    /// Keeps everybody else from asking for the same lock. The number is ours, and stands for nothing else.
+    pub fn lock_promises(self) -> Option<&'static str> {
+        match self {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => Some("-- quotas.lock\nSELECT pg_advisory_xact_lock(7106583115)"),
+        }
+    }
+
     /// What time it is, in milliseconds since the epoch.
     pub fn now(self) -> &'static str {
         match self {

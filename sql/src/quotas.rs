@@ -123,44 +123,82 @@ impl Usage {
     }
 }
 
-/// The first thing a transaction does that makes an upload; its row is the promise. Uploads of one user come here one
-/// after the other. `bytes`: `None` where nobody has said how many.
-pub(crate) async fn admit_upload(
-    tx: &mut Tx,
-    video: VideoId,
-    bytes: Option<u64>,
-    room: &Room,
-    now: Timestamp,
-) -> Result<(), SqlError> {
-    let Some((author, quota)) = quota_around(&mut **tx, video, &room.quota).await? else { return Ok(()) };
-    let wanted_bytes = bytes.unwrap_or(1);
-    if quota.bytes_max.is_some() || quota.uploads_max.is_some() {
-        hold_user(tx, author, Lock::Write).await?;
-        let usage = usage(&mut **tx, author, Some(video), now).await?;
-        if let Some(uploads_max) = quota.uploads_max.filter(|max| usage.uploads >= *max) {
-            return Err(NoRoom::UserUploads { uploads_max }.into());
-        }
-        if let Some(bytes_max) = quota.bytes_max.filter(|max| usage.left_of(*max) < wanted_bytes) {
-            let used_bytes = usage.bytes + usage.promised_bytes;
-            return Err(NoRoom::UserBytes { used_bytes, bytes_max }.into());
-        }
-    }
-    if let Some(store_bytes) = room.store_bytes {
-        let free_bytes = store_bytes.saturating_sub(promised_bytes(&mut **tx, now).await?);
-        if free_bytes < wanted_bytes {
-            return Err(NoRoom::Store { free_bytes }.into());
-        }
-    }
-    Ok(())
+/// What bounds an upload that is to be made: the first thing its transaction asks for. Uploads of one user come here one
+/// after the other, where they are counted.
+pub(crate) struct Bounds {
+    author: UserId,
+    quota: Quota,
+    store_bytes: Option<u64>,
 }
 
-/// The first thing a transaction does that makes a video. `false`: no such user.
-pub(crate) async fn admit_video(
+impl Bounds {
+    /// `None`: no such video.
+    pub async fn hold(tx: &mut Tx, video: VideoId, room: &Room) -> Result<Option<Bounds>, SqlError> {
+        let Some((author, quota)) = quota_around(&mut **tx, video, &room.quota).await? else {
+            return Ok(None);
+        };
+        if quota.bytes_max.is_some() || quota.uploads_max.is_some() {
+            hold_user(tx, author, Lock::Write).await?;
+        }
+        Ok(Some(Bounds { author, quota, store_bytes: room.store_bytes }))
+    }
+
+    /// Just before its row, which is the promise. `needs`: what it will take; `None` where nobody has said how much.
+    pub async fn admit(
+        &self,
+        tx: &mut Tx,
+        video: VideoId,
+        needs: Option<Needs>,
+        now: Timestamp,
+    ) -> Result<(), SqlError> {
+        let needs = needs.unwrap_or(Needs { user_bytes: 1, store_bytes: 1 });
+        let Quota { bytes_max, uploads_max, .. } = self.quota;
+        if bytes_max.is_some() || uploads_max.is_some() {
+            let usage = usage(&mut **tx, self.author, Some(video), now).await?;
+            if let Some(uploads_max) = uploads_max.filter(|max| usage.uploads >= *max) {
+                return Err(NoRoom::UserUploads { uploads_max }.into());
+            }
+            if let Some(bytes_max) = bytes_max.filter(|max| usage.left_of(*max) < needs.user_bytes) {
+                let used_bytes = usage.bytes + usage.promised_bytes;
+                return Err(NoRoom::UserBytes { used_bytes, bytes_max }.into());
+            }
+        }
+        if let Some(store_bytes) = self.store_bytes {
+            tx.lock_promises().await?;
+            let free_bytes = store_bytes.saturating_sub(promised_bytes(&mut **tx, now).await?);
+            if free_bytes < needs.store_bytes {
+                return Err(NoRoom::Store { free_bytes }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an upload of a known length will take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    pub user_bytes: u64,
+    /// Parts are read into one object at the end, and are there until that is.
+    pub store_bytes: u64,
+}
+
+impl Needs {
+    pub fn whole(bytes: u64) -> Needs {
+        Needs { user_bytes: bytes, store_bytes: bytes }
+    }
+
+    pub fn part(bytes: u64) -> Needs {
+        Needs { user_bytes: bytes, store_bytes: bytes.saturating_mul(2) }
+    }
+}
+
+/// How many videos a user may have: the first thing a transaction asks for that makes one. They come here one after the
+/// other, where they are counted. `None`: no such user.
+pub(crate) async fn hold_for_video(
     tx: &mut Tx,
     author: UserId,
     defaults: &Quota,
-    now: Timestamp,
-) -> Result<bool, SqlError> {
+) -> Result<Option<VideosMax>, SqlError> {
     let row = sqlx::query(
         "-- quotas.of_author
          SELECT id, quota_bytes_max, quota_videos_max, quota_uploads_max FROM users WHERE id = $1",
@@ -168,17 +206,29 @@ pub(crate) async fn admit_video(
     .bind(author.to_string())
     .fetch_optional(&mut **tx)
     .await?;
-    let Some(row) = row else { return Ok(false) };
-    let Some(videos_max) = own_quota(&row)?.over(defaults).videos_max else {
-        return hold_user(tx, author, Lock::Keep).await;
-    };
-    if !hold_user(tx, author, Lock::Write).await? {
-        return Ok(false);
+    let Some(row) = row else { return Ok(None) };
+    let max = own_quota(&row)?.over(defaults).videos_max;
+    let lock = if max.is_some() { Lock::Write } else { Lock::Keep };
+    Ok(hold_user(tx, author, lock).await?.then_some(VideosMax(max)))
+}
+
+pub(crate) struct VideosMax(Option<u64>);
+
+impl VideosMax {
+    /// Just before the row of `video`; one that is there already is none too many.
+    pub async fn admit(
+        &self,
+        tx: &mut Tx,
+        author: UserId,
+        video: VideoId,
+        now: Timestamp,
+    ) -> Result<(), SqlError> {
+        let Some(videos_max) = self.0 else { return Ok(()) };
+        if usage(&mut **tx, author, Some(video), now).await?.videos >= videos_max {
+            return Err(NoRoom::UserVideos { videos_max }.into());
+        }
+        Ok(())
     }
-    if usage(&mut **tx, author, None, now).await?.videos >= videos_max {
-        return Err(NoRoom::UserVideos { videos_max }.into());
-    }
-    Ok(true)
 }
 
 /// `None`: no such video.
@@ -199,8 +249,8 @@ async fn quota_around(
     row.map(|row| Ok((parsed(&row, "id")?, own_quota(&row)?.over(defaults)))).transpose()
 }
 
-/// Of one video only one upload becomes its file, so what was begun for `but_for` does not count beside a new one of it;
-/// parts of it do.
+/// Of one video only one upload becomes its file, so of what was begun for `but_for` counts what has come, and not what
+/// was said; parts of it count in full.
 async fn usage(
     executor: impl Executor<'_, Database = Any>,
     user: UserId,
@@ -213,12 +263,14 @@ async fn usage(
            (SELECT CAST(coalesce(sum(source_bytes), 0) AS BIGINT) FROM videos
               WHERE author_id = $1 AND state NOT IN ('expired', 'deleted') AND (gone_at IS NULL OR gone_at > $2)) AS bytes,
            (SELECT count(*) FROM videos
-              WHERE author_id = $1 AND state NOT IN ('expired', 'deleted') AND (gone_at IS NULL OR gone_at > $2)) AS videos,
-           (SELECT CAST(coalesce(sum(coalesce(u.length_bytes, u.offset_bytes)), 0) AS BIGINT)
+              WHERE author_id = $1 AND state NOT IN ('expired', 'deleted') AND (gone_at IS NULL OR gone_at > $2)
+                AND id <> $3) AS videos,
+           (SELECT CAST(coalesce(sum(
+                CASE WHEN v.id = $3 AND u.kind <> 'partial' THEN u.offset_bytes
+                  ELSE coalesce(u.length_bytes, u.offset_bytes) END), 0) AS BIGINT)
               FROM videos v JOIN uploads u ON u.video_id = v.id
               WHERE v.author_id = $1 AND v.state IN ('awaiting_upload', 'uploading')
-                AND u.kind <> 'final' AND u.ended_at IS NULL AND u.expires_at > $2
-                AND (v.id <> $3 OR u.kind = 'partial')) AS resumable_bytes,
+                AND u.kind <> 'final' AND u.ended_at IS NULL AND u.expires_at > $2) AS resumable_bytes,
            (SELECT CAST(coalesce(sum(coalesce(a.length_bytes, a.received_bytes, 0)), 0) AS BIGINT)
               FROM videos v JOIN attempts a ON a.video_id = v.id
               WHERE v.author_id = $1 AND v.state IN ('awaiting_upload', 'uploading') AND v.id <> $3
@@ -245,7 +297,8 @@ async fn usage(
     })
 }
 
-/// What uploads that have begun are still to bring, of all users.
+/// What uploads that have begun will still take, of all users: what is to come, and where there will be several pieces,
+/// the one object that they are read into.
 async fn promised_bytes(
     executor: impl Executor<'_, Database = Any>,
     now: Timestamp,
@@ -253,9 +306,11 @@ async fn promised_bytes(
     let row = sqlx::query(
         "-- quotas.promised
          SELECT CAST(
-           coalesce((SELECT sum(length_bytes - offset_bytes) FROM uploads
-             WHERE ended_at IS NULL AND state = 'open' AND kind <> 'final' AND expires_at > $1), 0)
-           + coalesce((SELECT sum(length_bytes - coalesce(received_bytes, 0)) FROM attempts
+           coalesce((SELECT sum(length_bytes - offset_bytes
+               + CASE WHEN kind = 'partial' OR offset_bytes > 0 THEN length_bytes ELSE 0 END) FROM uploads
+             WHERE ended_at IS NULL AND state IN ('open', 'complete') AND kind <> 'final' AND expires_at > $1), 0)
+           + coalesce((SELECT sum(CASE WHEN received_bytes > length_bytes THEN 0
+                 ELSE length_bytes - coalesce(received_bytes, 0) END) FROM attempts
              WHERE state = 'open' AND kind = 'upload' AND upload_id IS NULL AND lease_until > $1), 0)
            AS BIGINT) AS bytes",
     )

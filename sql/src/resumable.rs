@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Executor};
 
 use crate::dialect::Lock;
-use crate::quotas::{Room, admit_upload};
+use crate::quotas::{Bounds, Needs, Room};
 use crate::resumable_hold::{Hold, lock};
 use crate::row::{
     bigint, instant, int, natural, natural_opt, parsed, placeholders, storable, text, text_opt,
@@ -63,6 +63,7 @@ pub struct Resumable {
     pub metadata: String,
     pub concat: Option<String>,
     pub filename: Option<String>,
+    pub created_at: Timestamp,
     pub expires_at: Timestamp,
     /// The fence: raised by whoever takes hold of it.
     pub token: i64,
@@ -78,7 +79,9 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<CreateResumable, SqlError> {
         commit!(self, async |tx| {
-            admit_upload(tx, new.video, new.length_bytes, &new.room, now).await?;
+            let Some(bounds) = Bounds::hold(tx, new.video, &new.room).await? else {
+                return Ok(CreateResumable::NotFound);
+            };
             match hold_shown(tx, new.video, now).await? {
                 Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
                 None | Some(VideoState::Expired | VideoState::Deleted) => {
@@ -89,6 +92,8 @@ impl Catalog {
             if others(tx, new).await? >= RESUMABLE_PER_VIDEO_MAX {
                 return Ok(CreateResumable::TooMany);
             }
+            let needs = if new.kind == UploadKind::Partial { Needs::part } else { Needs::whole };
+            bounds.admit(tx, new.video, new.length_bytes.map(needs), now).await?;
             let complete = new.kind == UploadKind::Partial && new.length_bytes == Some(0);
             let state = if complete { UploadState::Complete } else { UploadState::Open };
             insert(tx, new, state, 0, now).await?;
@@ -255,7 +260,8 @@ pub(crate) async fn end_uploads(tx: &mut Tx, video: VideoId, now: Timestamp) -> 
     sqlx::query(
         "-- uploads.end_all
          UPDATE uploads SET hold = 'free', ended_at = $2,
-           state = CASE WHEN expires_at <= $2 THEN 'expired' WHEN state = 'complete' THEN 'complete' ELSE 'terminated' END
+           state = CASE WHEN state = 'complete' AND kind <> 'partial' THEN 'complete'
+             WHEN expires_at <= $2 THEN 'expired' WHEN state = 'complete' THEN 'complete' ELSE 'terminated' END
          WHERE video_id = $1 AND ended_at IS NULL",
     )
     .bind(video.to_string())
@@ -338,7 +344,7 @@ pub(crate) async fn find<'e>(
     let row = sqlx::query(
         "-- uploads.one
          SELECT u.id, u.video_id, v.author_id, u.kind, u.length_bytes, u.offset_bytes, u.metadata, u.concat, u.filename,
-           u.expires_at, u.token, u.hold,
+           u.created_at, u.expires_at, u.token, u.hold,
            CASE WHEN u.ended_at IS NULL AND u.expires_at <= $2 THEN 'expired' ELSE u.state END AS state
          FROM uploads u JOIN videos v ON v.id = u.video_id
          WHERE u.id = $1 AND v.state <> 'deleted' AND (v.gone_at IS NULL OR v.gone_at > $2)",
@@ -362,6 +368,7 @@ fn resumable(row: &AnyRow) -> Result<Resumable, SqlError> {
         metadata: text(row, "metadata")?,
         concat: text_opt(row, "concat")?,
         filename: text_opt(row, "filename")?,
+        created_at: instant(row, "created_at")?,
         expires_at: instant(row, "expires_at")?,
         token: int(row, "token")?,
         held: parsed::<Hold>(row, "hold")? != Hold::Free,

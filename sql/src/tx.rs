@@ -135,6 +135,14 @@ impl Tx {
         Ok(())
     }
 
+    /// Nobody else adds up what was promised of the store until our end.
+    pub async fn lock_promises(&mut self) -> Result<(), sqlx::Error> {
+        if let Some(lock) = self.dialect.lock_promises() {
+            self.held.execute(lock).await?;
+        }
+        Ok(())
+    }
+
     /// `select`, and takes hold of its rows.
     pub fn locking(&self, select: &str, lock: Lock) -> AssertSqlSafe<String> {
         AssertSqlSafe(format!("{select} {}", self.lock(lock)))

@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 use crate::dialect::Lock;
 use crate::jobs::NewJob;
 use crate::objects::NewObject;
-use crate::quotas::{Room, admit_upload};
+use crate::quotas::{Bounds, Needs, Room};
 use crate::row::{bigint, float_opt, natural, natural_opt, parsed, parsed_opt, placeholders, storable, text};
 use crate::tx::{Tx, commit};
 use crate::video_moves::hold_shown;
@@ -85,12 +85,15 @@ impl Catalog {
     /// [`SqlError::NoRoom`] where the author or the store has none for it.
     pub async fn begin_upload(&self, new: &NewUpload, now: Timestamp) -> Result<BeginUpload, SqlError> {
         commit!(self, async |tx| {
-            admit_upload(tx, new.video, new.length_bytes, &new.room, now).await?;
+            let Some(bounds) = Bounds::hold(tx, new.video, &new.room).await? else {
+                return Ok(BeginUpload::NotFound);
+            };
             match hold_shown(tx, new.video, now).await? {
                 Some(VideoState::AwaitingUpload | VideoState::Uploading) => {}
                 None | Some(VideoState::Expired | VideoState::Deleted) => return Ok(BeginUpload::NotFound),
                 Some(_) => return Ok(BeginUpload::AlreadyUploaded),
             }
+            bounds.admit(tx, new.video, new.length_bytes.map(Needs::whole), now).await?;
             sqlx::query(
                 "-- uploads.begin
                  INSERT INTO attempts (id, video_id, kind, state, lease_until, created_at, length_bytes)

@@ -4,7 +4,7 @@ use domain::{JobId, JobKind, Quota, Timestamp, UserId, VideoId, VideoState, Visi
 
 use crate::idempotency::{CreateOnce, Once, claim};
 use crate::jobs::NewJob;
-use crate::quotas::admit_video;
+use crate::quotas::hold_for_video;
 use crate::row::{float_opt, parsed};
 use crate::tx::{Tx, commit};
 use crate::videos::Video;
@@ -36,11 +36,9 @@ impl Catalog {
     /// `None`: the author is gone.
     pub async fn create_video(&self, new: &NewVideo, now: Timestamp) -> Result<Option<Video>, SqlError> {
         commit!(self, async |tx| {
-            if admit_video(tx, new.author, &new.quota, now).await? {
-                insert(tx, new, now).await
-            } else {
-                Ok(())
-            }
+            let Some(max) = hold_for_video(tx, new.author, &new.quota).await? else { return Ok(()) };
+            max.admit(tx, new.author, new.id, now).await?;
+            insert(tx, new, now).await
         })?;
         self.video(new.id, now).await
     }
@@ -53,11 +51,12 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<CreateOnce<Video>, SqlError> {
         let made = commit!(self, async |tx| {
-            if !admit_video(tx, new.author, &new.quota, now).await? {
+            let Some(max) = hold_for_video(tx, new.author, &new.quota).await? else {
                 return Ok(CreateOnce::Gone);
-            }
+            };
             let claimed = claim(tx, new.author, once, new.id, now).await?;
             if claimed == CreateOnce::Created(new.id) {
+                max.admit(tx, new.author, new.id, now).await?;
                 insert(tx, new, now).await?;
             }
             Ok::<_, SqlError>(claimed)

@@ -69,7 +69,7 @@ pub fn unavailable(late: tokio::time::error::Elapsed) -> Problem {
 pub fn store(error: StoreError) -> Problem {
     match error {
         StoreError::OutOfSpace => full(
-            "The server's disk is full. What came is kept where it can be gone on with; try again later.",
+            "The server's disk is full. What was acknowledged is kept; ask for the offset later, and go on from there.",
         )
         .with_source(error),
         error if error.is_retryable() => Problem::unavailable(RETRY_AFTER_S).with_source(error),

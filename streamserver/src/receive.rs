@@ -41,6 +41,7 @@ pub async fn receive(
         stream: body.into_data_stream(),
         hasher: hasher(!wishes.expected.is_empty() || wishes.answer && shape.is_file())?,
         lease: Extending::from(server.clock.now()),
+        length_bytes,
         pace: Pace::start(server.limits.upload_bytes_per_s_max),
         bytes: 0,
     };
@@ -102,6 +103,8 @@ struct Incoming<'a> {
     hasher: Option<Hasher>,
     lease: Extending,
     pace: Pace,
+    /// As many as it is to have, where somebody said so.
+    length_bytes: Option<u64>,
     bytes: u64,
 }
 
@@ -115,6 +118,9 @@ impl Incoming<'_> {
         }
         let more = bytes.len() as u64;
         self.bytes += more;
+        if self.length_bytes.is_some_and(|length_bytes| self.bytes > length_bytes) {
+            return Err(refusal::other_length());
+        }
         self.pace.passed(more);
         self.attempt.received(self.bytes);
         self.lease.extend(self.attempt).await?;

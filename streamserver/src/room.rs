@@ -1,7 +1,7 @@
 //! How much a new upload may bring: of what its author may have, and of what the store can take.
 
 use chassis::Problem;
-use domain::{UploadKind, VideoId};
+use domain::VideoId;
 use sql::{Resumable, Room};
 
 use crate::{StreamServer, failure};
@@ -45,24 +45,22 @@ impl StreamServer {
 
     /// Of a file of this video that was promised nothing, because nobody had said how long it is.
     pub(crate) async fn longest_unsaid(&self, video: VideoId) -> Result<Longest, Problem> {
-        self.longest_beside(video, 0, 0).await
+        self.longest_beside(video, 0).await
     }
 
-    /// As [`StreamServer::longest_unsaid`], of one that goes on. Only one upload becomes the video's file, so what it has
-    /// is not among what its author has; parts are.
+    /// As [`StreamServer::longest_unsaid`], of one that goes on.
     pub(crate) async fn longest_of(&self, upload: &Resumable) -> Result<Longest, Problem> {
-        let of_user = if upload.kind == UploadKind::Partial { upload.offset_bytes } else { 0 };
-        self.longest_beside(upload.video, of_user, upload.offset_bytes).await
+        self.longest_beside(upload.video, upload.offset_bytes).await
     }
 
-    /// Of what the user has, and of what the store has, so many bytes are its own.
-    async fn longest_beside(&self, video: VideoId, of_user: u64, of_store: u64) -> Result<Longest, Problem> {
+    /// Of what its author has and the store has taken, so many bytes are its own.
+    async fn longest_beside(&self, video: VideoId, own_bytes: u64) -> Result<Longest, Problem> {
         let room = self.room().await?;
         let left = self.catalog.room_left(video, &room, self.clock.now()).await.map_err(failure::sql)?;
-        let bounds = [(left.user_bytes, of_user, Bound::User), (left.store_bytes, of_store, Bound::Store)];
+        let bounds = [(left.user_bytes, Bound::User), (left.store_bytes, Bound::Store)];
         let bounds = bounds
             .into_iter()
-            .filter_map(|(left, own, bound)| Some(Longest { bytes: left?.saturating_add(own), bound }));
+            .filter_map(|(left, bound)| Some(Longest { bytes: left?.saturating_add(own_bytes), bound }));
         Ok(bounds.fold(self.longest(), |least, other| if other.bytes < least.bytes { other } else { least }))
     }
 }

@@ -121,7 +121,12 @@ pub struct Target {
 /// The owner, or the holder of a token for this video. Somebody else's video is 403 where they can see it.
 pub async fn may_upload(server: &StreamServer, caller: &Caller, video: VideoId) -> Result<Target, Problem> {
     match caller {
-        Caller::Upload { video: allowed, user } if *allowed == video => {
+        Caller::Upload { video: allowed, user, expires_at } if *allowed == video => {
+            if *expires_at <= server.clock.now() {
+                return Err(Problem::unauthorized(
+                    "This token was for an upload that began in time; log in.",
+                ));
+            }
             return Ok(Target { video, author: *user });
         }
         Caller::Upload { .. } => {

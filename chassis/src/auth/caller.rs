@@ -1,7 +1,7 @@
 //! Who a request is from, as its token says.
 
 use axum::extract::FromRequestParts;
-use domain::{Role, SessionId, UserId, VideoId};
+use domain::{Role, SessionId, Timestamp, UserId, VideoId};
 use http::request::Parts;
 
 use crate::Problem;
@@ -19,6 +19,8 @@ pub enum Caller {
     Upload {
         video: VideoId,
         user: UserId,
+        /// Of the token; [`crate::Policy::BegunUpload`] lets it pass.
+        expires_at: Timestamp,
     },
     /// Another part of the installation.
     Service,

@@ -18,7 +18,8 @@ pub enum Policy {
     Admin,
     /// A person with a live session, or the holder of an upload token.
     Upload,
-    /// As `Upload`, and the upload token may have expired: whoever began in time may end it.
+    /// As `Upload`, and the upload token may have expired: whoever began in time may end it. The route sees to it that it
+    /// was in time.
     BegunUpload,
 }
 
@@ -59,7 +60,7 @@ mod tests {
             Caller::Anonymous,
             user(Role::User),
             user(Role::Admin),
-            Caller::Upload { video: ids.next(now), user: ids.next(now) },
+            Caller::Upload { video: ids.next(now), user: ids.next(now), expires_at: now },
             Caller::Service,
         ];
         let answers =

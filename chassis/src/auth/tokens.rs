@@ -88,9 +88,12 @@ impl Tokens {
     }
 
     async fn caller_of(&self, claims: Claims) -> Result<Caller, Problem> {
-        let Claims { aud, sub, sid, vid, role, .. } = claims;
+        let Claims { aud, sub, sid, vid, role, exp, .. } = claims;
         let caller = match (aud.as_str(), role) {
-            (audience::UPLOAD, _) => Caller::Upload { video: parse(vid)?, user: parse(sub)? },
+            (audience::UPLOAD, _) => {
+                let expires_at = Timestamp::from_unix_ms(0).plus_s(exp.saturating_add(LEEWAY_S));
+                Caller::Upload { video: parse(vid)?, user: parse(sub)?, expires_at }
+            }
             (_, Some(Role::Service)) if sub.is_none() => Caller::Service,
             (_, Some(role)) => Caller::User { user: parse(sub)?, session: parse(sid)?, role },
             (_, None) => return Err(invalid()),
@@ -233,7 +236,10 @@ mod tests {
         let (user, video): (UserId, VideoId) =
             (room.ids.next(room.clock.now()), room.ids.next(room.clock.now()));
         let upload = room.key.upload_token(user, video, room.clock.now(), 60);
-        assert_eq!(room.tokens.caller(&upload.token).await.unwrap(), Caller::Upload { video, user });
+        assert_eq!(
+            room.tokens.caller(&upload.token).await.unwrap(),
+            Caller::Upload { video, user, expires_at: upload.expires_at.plus_s(LEEWAY_S) }
+        );
         assert_eq!(upload.expires_at, room.clock.now().plus_s(60));
     }
 
@@ -250,7 +256,9 @@ mod tests {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer)]);
             room.tokens.authenticate(&headers, policy).await.map_err(|problem| problem.status().as_u16())
         };
-        assert_eq!(asked(&upload.token, Policy::BegunUpload).await.unwrap(), Caller::Upload { video, user });
+        let expires_at = upload.expires_at.plus_s(LEEWAY_S);
+        let caller = Caller::Upload { video, user, expires_at };
+        assert_eq!(asked(&upload.token, Policy::BegunUpload).await.unwrap(), caller);
         assert_eq!(asked(&upload.token, Policy::Upload).await.unwrap_err(), 401);
         assert_eq!(asked(&session, Policy::BegunUpload).await.unwrap_err(), 401);
     }

@@ -118,6 +118,13 @@ fn duration_s(text: &str) -> Result<(), String> {
     if seconds.is_ok_and(|s| (1..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
 }
 
+/// Slower, a block would come after the lease of its upload.
+fn pace(text: &str) -> Result<(), String> {
+    let number = text.replace('_', "").parse::<u64>();
+    let allowed = "0, or a number of at least 65536";
+    if number.is_ok_and(|n| n == 0 || n >= 65_536) { Ok(()) } else { Err(allowed.to_owned()) }
+}
+
 /// Longer than whoever writes stays silent, and than uploads with all their bytes wait to be finished.
 fn five_minutes_or_more(text: &str) -> Result<(), String> {
     let seconds = text.replace('_', "").parse::<u64>();
@@ -260,7 +267,8 @@ pub static TABLE: &[Setting] = &[
         "limits.upload_bytes_per_s_max",
         limits.upload_bytes_per_s_max,
         Some("0"),
-        "Bytes a second of one upload. 0: any."
+        "Bytes a second of one upload, at least 65536. 0: any.",
+        check pace
     ),
     setting!("limits.upload_expires_s", limits.upload_expires_s, Some("86400"),
         "A resumable upload that nobody goes on with is kept this long, in seconds, at least 300.", check five_minutes_or_more),

@@ -118,7 +118,14 @@ async fn begin(put: &Put, server: &Server, film: &Film, sidecar: &Sidecar) -> an
     if film.bytes > place.max_bytes {
         bail!("{} has {} bytes; the service takes {}", film.path.display(), film.bytes, place.max_bytes);
     }
-    let upload = upload::create(server, film, &video.id, &place.tus_url).await?;
+    let upload = match upload::create(server, film, &video.id, &place.tus_url).await {
+        Ok(upload) => upload,
+        Err(error) => {
+            // Nobody comes back for it.
+            let _ = server.delete_video(&video.id).await;
+            return Err(error);
+        }
+    };
     let (server, username) = (put.to.to_string(), put.username.clone());
     let begun = Begun { server, username, video: video.id, upload };
     if let Err(error) = sidecar.write(film, &begun) {

@@ -67,6 +67,12 @@ impl Server {
         self.ask(Method::GET, &format!("/api/videos/{id}"), None).await
     }
 
+    pub async fn delete_video(&self, id: &str) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, &format!("/api/videos/{id}"))?.timeout(ANSWER_MAX);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// `address` as the service told it, perhaps without its host.
     pub fn request(&self, method: Method, address: &str) -> anyhow::Result<RequestBuilder> {
         let url = self.base.join(address).with_context(|| format!("`{address}` is no address"))?;

@@ -40,15 +40,33 @@ pub struct Ended(String);
 #[error("{0}")]
 struct Refused(String);
 
-/// Answers the address of the upload.
+/// Answers the address of the upload; tries for a while where the service is busy, full or away.
 pub async fn create(server: &Server, film: &Film, video: &str, address: &str) -> anyhow::Result<String> {
+    let mut left = delays();
+    loop {
+        let error = match try_create(server, film, video, address).await {
+            Ok(upload) => return Ok(upload),
+            Err(error) if error.is::<Refused>() => return Err(error),
+            Err(error) => error,
+        };
+        let Some(delay) = left.next() else { return Err(error) };
+        eprintln!("{error:#}; again in {:.1} s", delay.as_secs_f64());
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn try_create(server: &Server, film: &Film, video: &str, address: &str) -> anyhow::Result<String> {
     let encode = |text: &str| BASE64_STANDARD.encode(text);
     let metadata = format!("video_id {},filename {}", encode(video), encode(&film.name));
     let request = server.request(Method::POST, address)?.header(VERSION.0, VERSION.1);
     let request = request.header("Upload-Length", film.bytes).header("Upload-Metadata", metadata);
     let answer = request.header(CONTENT_LENGTH, 0).timeout(ANSWER_MAX).send().await?;
-    if answer.status() != StatusCode::CREATED {
-        bail!("{}", refusal(answer).await);
+    match answer.status() {
+        StatusCode::CREATED => {}
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            bail!("{}", refusal(answer).await)
+        }
+        _ => return Err(Refused(refusal(answer).await).into()),
     }
     let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
     let location = location.context("the service says nothing of where the upload is")?;

@@ -84,17 +84,19 @@ async fn connections_that_say_nothing_cost_little_and_stay() {
 }
 
 /// An upload of which a little comes four times a second.
-async fn trickle(app: &App, persona: &Persona, video: &str, until: Instant) -> TcpStream {
+async fn trickle(app: &App, persona: &Persona, video: &str, seconds: u64) -> TcpStream {
     const STEP: Duration = Duration::from_millis(250);
     let mut line = connect(app).await;
     let head = format!(
         "PUT /stream/videos/{video} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: video/mp4\r\n\
-         Content-Length: 100000000\r\n\r\n",
-        persona.token.as_deref().unwrap()
+         Content-Length: {}\r\n\r\n",
+        persona.token.as_deref().unwrap(),
+        // More than comes.
+        (seconds + 60) * 16 * KIB
     );
     line.write_all(head.as_bytes()).await.unwrap();
     let mut due = tokio::time::interval(STEP);
-    while Instant::now() < until {
+    for _ in 0..seconds * 4 {
         due.tick().await;
         line.write_all(&[7; 4 * KIB as usize]).await.expect("a slow upload is not cut off");
     }
@@ -114,11 +116,10 @@ async fn uploads_that_trickle_cost_little() {
     for _ in 0..=uploads {
         videos.push(ada.create("trickling").await["id"].as_str().unwrap().to_owned());
     }
-    drop(trickle(&app, &ada, &videos[0], Instant::now() + Duration::from_secs(1)).await);
+    drop(trickle(&app, &ada, &videos[0], 1).await);
     let before_kib = app.program.resident_kib();
     let peak = Peak::of(app.program.pid());
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let lines = join_all(videos[1..].iter().map(|video| trickle(&app, &ada, video, until))).await;
+    let lines = join_all(videos[1..].iter().map(|video| trickle(&app, &ada, video, seconds))).await;
     let grown_kib = peak.end().saturating_sub(before_kib);
     println!(
         "{uploads} uploads at 16 KiB/s for {seconds} s: +{grown_kib} KiB resident, {:.0} KiB each",
@@ -265,7 +266,7 @@ async fn ten_times_too_many_uploads_are_told_so_and_hurt_nobody() {
     ];
     let app = App::with(&settings).await;
     // An upload takes a quarter of a second.
-    let crowd = Arc::new(Crowd::gather(&app, PLACES * 4 * (seconds * 2 + 4) + PLACES * 10).await);
+    let crowd = Arc::new(Crowd::gather(&app, PLACES * 4 * (seconds * 2 + 4) + 1000).await);
     let admin = app.admin().await;
     let mut deleted = Vec::new();
     for _ in 0..seconds {
@@ -284,6 +285,7 @@ async fn ten_times_too_many_uploads_are_told_so_and_hurt_nobody() {
         goodput / peak * 100.0
     );
     assert!(refusals > 0);
+    assert!(goodput >= 0.3 * peak, "{goodput} of {peak}, on however busy a machine");
     if is_campaign() {
         assert!(goodput >= 0.9 * peak, "{goodput} of {peak}");
         assert!(refused <= 10.0 && login <= 100.0 && deletion <= 100.0);

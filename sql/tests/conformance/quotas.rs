@@ -2,7 +2,10 @@
 
 use domain::{Quota, UploadKind, UserId, VideoId};
 use futures::future::join_all;
-use sql::{NewResumable, NewUpload, NewVideo, NoRoom, OwnQuota, Room, SqlError, Usage};
+use sql::{
+    BeginUpload, CreateOnce, CreateResumable, NewResumable, NewUpload, NewVideo, NoRoom, Once, OwnQuota,
+    Room, SqlError, Usage,
+};
 
 use crate::both;
 use crate::resumable::{acquire, begin, new};
@@ -133,9 +136,10 @@ async fn the_store_is_promised_what_is_still_to_come(mut world: World) {
     let (expires_at, now) = (upload.expires_at, world.now);
     world.catalog.commit_pieces(upload.id, token, false, &[piece], None, expires_at, now).await.unwrap();
     // What came is on the disk, which says itself what it has left.
-    begin_whole(&mut world, other, Some(400), store(750)).await.unwrap();
-    let left = world.catalog.room_left(video, &store(1000), world.now).await.unwrap();
-    assert_eq!(left.store_bytes, Some(1000 - 350 - 400));
+    begin_whole(&mut world, other, Some(400), store(1350)).await.unwrap();
+    // 350 to come, and all 600 once more, as it will have several pieces.
+    let left = world.catalog.room_left(video, &store(2000), world.now).await.unwrap();
+    assert_eq!(left.store_bytes, Some(2000 - 950 - 400));
 }
 
 both!(a_lease_that_is_extended_tells_what_came);
@@ -198,4 +202,64 @@ async fn of_many_at_once_no_more_are_admitted_than_there_is_room_for(mut world: 
     let admitted = asked.into_iter().filter(|outcome| outcome.is_ok()).count();
     assert_eq!(admitted, 3);
     assert_eq!(usage(&world, ada).await.promised_bytes, 300);
+}
+
+both!(of_many_users_at_once_the_store_is_promised_once);
+async fn of_many_users_at_once_the_store_is_promised_once(mut world: World) {
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        let video = world.video().await;
+        all.push(NewResumable { room: store(300), ..new(&mut world, video, UploadKind::Whole, Some(100)) });
+    }
+    let asked = join_all(all.iter().map(|new| world.catalog.create_resumable(new, world.now))).await;
+    assert_eq!(asked.into_iter().filter(|outcome| outcome.is_ok()).count(), 3);
+}
+
+both!(more_than_was_said_takes_nothing_from_what_others_were_promised);
+async fn more_than_was_said_takes_nothing_from_what_others_were_promised(mut world: World) {
+    let (video, other) = (world.video().await, world.video().await);
+    let until = world.now.plus_ms(LEASE_MS);
+    let whole = NewUpload { length_bytes: Some(1), ..NewUpload::unbounded(world.id(), video, until) };
+    world.catalog.begin_upload(&whole, world.now).await.unwrap();
+    world.catalog.extend_upload(whole.attempt, 5000, until).await.unwrap();
+    begin_whole(&mut world, other, Some(700), store(1000)).await.unwrap();
+    let left = world.catalog.room_left(video, &store(1000), world.now).await.unwrap();
+    assert_eq!(left.store_bytes, Some(300));
+}
+
+both!(what_was_done_before_is_told_before_what_there_is_no_room_for);
+async fn what_was_done_before_is_told_before_what_there_is_no_room_for(mut world: World) {
+    let ada = world.user("ada").await;
+    let video = world.video_of(ada).await;
+    world.uploaded_as(video).await;
+    let again = NewUpload {
+        length_bytes: Some(1000),
+        room: bytes(1000),
+        ..NewUpload::unbounded(world.id(), video, world.now.plus_ms(LEASE_MS))
+    };
+    assert_eq!(world.catalog.begin_upload(&again, world.now).await.unwrap(), BeginUpload::AlreadyUploaded);
+    let resumable =
+        NewResumable { room: bytes(1000), ..new(&mut world, video, UploadKind::Whole, Some(1000)) };
+    let created = world.catalog.create_resumable(&resumable, world.now).await.unwrap();
+    assert_eq!(created, CreateResumable::AlreadyUploaded);
+
+    // A video that was made is made, when it is asked for again.
+    let new = NewVideo {
+        id: world.id(),
+        author: ada,
+        title: "last".to_owned(),
+        description: String::new(),
+        tags: Vec::new(),
+        visibility: domain::Visibility::Public,
+        quota: Quota { videos_max: Some(2), ..ANY },
+    };
+    let once = Once { key: "k".to_owned(), request: "r".to_owned() };
+    for _ in 0..2 {
+        assert!(world.catalog.create_video(&new, world.now).await.unwrap().is_some());
+    }
+    let next = NewVideo { id: world.id(), quota: Quota { videos_max: Some(3), ..ANY }, ..new };
+    for _ in 0..2 {
+        let made = world.catalog.create_video_once(&next, &once, world.now).await.unwrap();
+        assert!(matches!(made, CreateOnce::Created(_)), "{made:?}");
+    }
 }

@@ -55,7 +55,8 @@ impl<S: Sync> FromRequestParts<S> for Protocol {
 /// The list of routes.
 pub fn routes(tokens: Tokens) -> Routes<StreamServer> {
     let of_tus = Routes::new(tokens.clone())
-        .route(Policy::Upload, routes!(tus::create::create))
+        // Parts that were begun in time are put together.
+        .route(Policy::BegunUpload, routes!(tus::create::create))
         .route(Policy::Public, routes!(describe))
         .route(Policy::BegunUpload, routes!(look, patch, terminate, overridden))
         .route(Policy::Public, routes!(describe_one))
@@ -291,7 +292,10 @@ impl StreamServer {
         let found = self.catalog.resumable(id, self.clock.now()).await.map_err(failure::sql)?;
         let upload = found.ok_or_else(Problem::not_found)?;
         let theirs = match caller {
-            Caller::Upload { video, .. } => *video == upload.video,
+            // It may have expired since.
+            Caller::Upload { video, expires_at, .. } => {
+                *video == upload.video && upload.created_at <= *expires_at
+            }
             caller => caller.is(upload.author),
         };
         match upload.state {
