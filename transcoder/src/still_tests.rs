@@ -103,7 +103,8 @@ fn mean(picture: &RgbImage, channel: usize) -> f64 {
 
 fn assert_alike(a: &RgbImage, at_a: (u32, u32), b: &RgbImage, at_b: (u32, u32)) {
     let (found, expected) = (a.get_pixel(at_a.0, at_a.1).0, b.get_pixel(at_b.0, at_b.1).0);
-    assert!(found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 24), "{found:?} {expected:?}");
+    // At the edge of the gamut filters differ from processor to processor; what is not mapped is off by far more.
+    assert!(found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 32), "{found:?} {expected:?}");
 }
 
 /// A grey film that gets brighter by `step` levels at the beginning of each `every_s`.
