@@ -266,7 +266,7 @@ async fn ten_times_too_many_uploads_are_told_so_and_hurt_nobody() {
     ];
     let app = App::with(&settings).await;
     // An upload takes a quarter of a second.
-    let crowd = Arc::new(Crowd::gather(&app, PLACES * 4 * (seconds * 2 + 4) + 1000).await);
+    let crowd = Arc::new(Crowd::gather(&app, PLACES * 4 * (seconds * 2 + 4) + 400).await);
     let admin = app.admin().await;
     let mut deleted = Vec::new();
     for _ in 0..seconds {

@@ -75,9 +75,10 @@ impl Objects {
     pub async fn has_among_sources(&self, video: &str, sent: &[u8]) {
         for path in self.of_video(video).await {
             let key: ObjectKey = path.parse().unwrap();
-            let bytes = self.0.head(&key).await.unwrap().unwrap().bytes;
-            let blocks: Vec<_> = self.0.read(&key, 0..bytes).await.unwrap().try_collect().await.unwrap();
-            if blocks.concat() == sent {
+            // A piece may have been swept meanwhile.
+            let Some(meta) = self.0.head(&key).await.unwrap() else { continue };
+            let Ok(blocks) = self.0.read(&key, 0..meta.bytes).await else { continue };
+            if blocks.try_collect::<Vec<_>>().await.is_ok_and(|blocks| blocks.concat() == sent) {
                 return;
             }
         }
