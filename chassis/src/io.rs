@@ -5,11 +5,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use filemap::Extent;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::Limits;
@@ -53,6 +56,8 @@ pub(crate) struct TimedIo {
     phase: Phase,
     read_deadline: Option<(u8, Pin<Box<Sleep>>)>,
     write_deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes of a file are on their way from the disk into the page cache.
+    warming: Option<JoinHandle<io::Result<()>>>,
     first_byte_max: Duration,
     head_max: Duration,
     idle_max: Duration,
@@ -66,6 +71,7 @@ impl TimedIo {
             phase,
             read_deadline: None,
             write_deadline: None,
+            warming: None,
             first_byte_max: Duration::from_secs(limits.first_byte_s_max),
             head_max: Duration::from_secs(limits.header_read_s_max),
             idle_max: Duration::from_secs(limits.idle_s_max),
@@ -104,6 +110,58 @@ impl TimedIo {
         }
     }
 
+    /// Bytes of files by `sendfile`, without touching them; what comes before them in the same packet.
+    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let ordinary = slices.iter().position(|slice| filemap::find(slice).is_some()).unwrap_or(slices.len());
+        let (head, rest) = slices.split_at(ordinary);
+        let Some(of_file) = rest.first().and_then(|slice| filemap::find(slice)) else {
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        };
+        let head_bytes = head.iter().map(|slice| slice.len()).sum();
+        let mut sent = 0;
+        if head_bytes > 0 {
+            sent = ready!(self.poll_writable(cx, |stream| send_more(stream, head)))?;
+            if sent < head_bytes {
+                return Poll::Ready(Ok(sent));
+            }
+        }
+        match self.poll_send_file(cx, of_file.first_chunk()) {
+            Poll::Ready(Ok(more)) => Poll::Ready(Ok(sent + more)),
+            _ if sent > 0 => Poll::Ready(Ok(sent)),
+            none => none,
+        }
+    }
+
+    /// What is not in memory is brought there first, by a thread that may wait.
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, extent: Extent) -> Poll<io::Result<usize>> {
+        if let Some(warming) = &mut self.warming {
+            let warmed = ready!(Pin::new(warming).poll(cx));
+            self.warming = None;
+            warmed.map_err(io::Error::other)??;
+        } else if !extent.is_warm() {
+            let warming = self.warming.insert(tokio::task::spawn_blocking(move || extent.warm()));
+            ready!(Pin::new(warming).poll(cx)).map_err(io::Error::other)??;
+            self.warming = None;
+            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+        }
+        self.poll_writable(cx, |stream| extent.send_to(stream))
+    }
+
+    fn poll_writable(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     fn after_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,6 +175,12 @@ impl TimedIo {
         let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
         deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// The kernel keeps them until what they belong to follows.
+fn send_more(stream: &TcpStream, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    Ok(rustix::net::sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
 impl AsyncRead for TimedIo {
@@ -139,9 +203,8 @@ impl AsyncRead for TimedIo {
 }
 
 impl AsyncWrite for TimedIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.after_write(cx, written)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -149,7 +212,7 @@ impl AsyncWrite for TimedIo {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        let written = self.poll_send(cx, bytes);
         self.after_write(cx, written)
     }
 

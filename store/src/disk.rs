@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{ObjectKey, Timestamp};
+use filemap::FileMap;
 use rustix::fs::{CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -20,7 +21,7 @@ use crate::{
     ByteStream, Crc64Nvme, ListPage, ObjectMeta, ObjectWriter, READ_BLOCK_BYTES_MAX, Store, StoreError,
     Stored, Unfinished,
 };
-pub(crate) use reader::file_blocks;
+pub use reader::file_blocks;
 use root::Root;
 use writer::DiskWriter;
 
@@ -67,6 +68,11 @@ impl Store for Disk {
             return Err(StoreError::permanent("the range reaches beyond the object"));
         }
         Ok(file_blocks(Arc::new(file), range))
+    }
+
+    async fn open(&self, key: &ObjectKey) -> Result<Option<FileMap>, StoreError> {
+        let path = key.path();
+        self.with_root(move |root| Ok(Some(FileMap::new(root.open_object(&path)?)?))).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {

@@ -20,12 +20,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{ObjectKey, StartError, StorePlace, Timestamp};
+use filemap::FileMap;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use checksum::Crc64Nvme;
-pub use disk::Disk;
+pub use disk::{Disk, file_blocks};
 pub use error::StoreError;
 pub use faulty::{Fault, Faulty, Weather};
 pub use memory::Memory;
@@ -83,6 +84,11 @@ pub trait Store: Send + Sync + 'static {
     /// The bytes of `range`, which must lie within the object. The object is opened once: a deletion that comes
     /// later does not cut the stream.
     async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError>;
+
+    /// The object as a file that can be sent without being read, where this store has it as one.
+    async fn open(&self, _key: &ObjectKey) -> Result<Option<FileMap>, StoreError> {
+        Ok(None)
+    }
 
     /// `None` where there is no such object.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;

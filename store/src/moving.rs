@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::ObjectKey;
+use filemap::FileMap;
 
 use crate::{ByteStream, ListPage, ObjectMeta, ObjectWriter, Store, StoreError, Stored, Unfinished};
 
@@ -52,6 +53,10 @@ impl Store for Moving {
 
     async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
         first_found!(self, store => store.read(key, range.clone()).await)
+    }
+
+    async fn open(&self, key: &ObjectKey) -> Result<Option<FileMap>, StoreError> {
+        first_found!(self, store => store.open(key).await)
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {

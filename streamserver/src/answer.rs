@@ -1,6 +1,5 @@
 //! How bytes are answered: validators, ranges, caching, and the headers that keep a browser from guessing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,10 +14,11 @@ use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use store::{Store, StoreError};
+use store::StoreError;
 
 use crate::conditional::{Decision, Validators};
 use crate::layout_body::{self, Files};
+use crate::objects::Objects;
 use crate::range::{self, Selection};
 
 /// Between the parts of a `multipart/byteranges` answer. Fixed, so that equal requests have equal answers; that a
@@ -87,7 +87,7 @@ fn slow() -> StoreError {
 /// Answers with a layout over stored objects, or the ranges asked for.
 pub async fn layout(
     asked: &Asked<'_>,
-    store: Arc<dyn Store>,
+    objects: &Objects,
     streams: &ConcurrencyBucket,
     description: &Description,
     files: &Files,
@@ -114,7 +114,8 @@ pub async fn layout(
     }
     let permit = streams.acquire()?;
     let sent = sent.unwrap_or_else(|| layout.clone());
-    let opened = tokio::time::timeout(OPEN_MAX, layout_body::open(store, files.clone(), sent)).await;
+    let opened =
+        tokio::time::timeout(OPEN_MAX, layout_body::open(objects.clone(), files.clone(), sent)).await;
     let stream = opened.unwrap_or_else(|_| Err(slow())).map_err(Refusal::Store)?;
     // The place is taken for as long as the bytes flow.
     *response.body_mut() = Body::from_stream(stream.inspect_err(move |error| {

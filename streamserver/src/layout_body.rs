@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use domain::{Layout, ObjectKey, Piece};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use store::{ByteStream, Store, StoreError};
+use store::{ByteStream, StoreError};
+
+use crate::objects::{Objects, Use};
 
 /// Neighbouring small pieces are sent as one frame of about this size: samples by reference come in pieces of a
 /// few hundred bytes, and each frame costs the connection a slot.
@@ -25,9 +27,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Opens the first piece at once, so that a missing object is an error before anything is sent; the others as the
 /// reader comes to them. Holds one block at a time.
-pub async fn open(store: Arc<dyn Store>, files: Files, layout: Layout) -> Result<ByteStream, StoreError> {
+pub async fn open(objects: Objects, files: Files, layout: Layout) -> Result<ByteStream, StoreError> {
     let pieces = layout.pieces.into_iter().filter(|piece| piece.bytes() > 0).collect();
-    let mut cursor = Cursor { store, files, pieces, current: None, pause: None };
+    let mut cursor = Cursor { objects, files, pieces, current: None, pause: None };
     cursor.open_next().await?;
     let blocks = stream::try_unfold(cursor, |mut cursor| async move {
         let frame = cursor.next_frame().await?;
@@ -37,7 +39,7 @@ pub async fn open(store: Arc<dyn Store>, files: Files, layout: Layout) -> Result
 }
 
 struct Cursor {
-    store: Arc<dyn Store>,
+    objects: Objects,
     files: Files,
     /// Not yet sent; none is empty.
     pieces: VecDeque<Piece>,
@@ -49,6 +51,8 @@ struct Cursor {
 /// Extents of one object that lie close together, read in one go; what lies between them is thrown away.
 struct Run {
     bytes: ByteStream,
+    /// The end of a long piece, too, is bytes that nobody should read.
+    wanted: Use,
     file: u16,
     /// Offset in the object of what comes next.
     at: u64,
@@ -59,8 +63,8 @@ struct Run {
 
 impl Cursor {
     async fn next_frame(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let Some((block, ends_piece)) = self.next_block().await? else { return Ok(None) };
-        if block.len() >= GATHER_BYTES / 2 || !ends_piece {
+        let Some((block, joins)) = self.next_block().await? else { return Ok(None) };
+        if !joins || is_long(block.len() as u64) {
             return Ok(Some(block));
         }
         let mut gathered = BytesMut::from(block);
@@ -78,7 +82,7 @@ impl Cursor {
         self.pieces.front().is_some_and(|piece| piece.bytes() <= room as u64)
     }
 
-    /// The next bytes, and whether a piece ends with them. `None` at the end.
+    /// The next bytes, and whether they may be put together with those that follow. `None` at the end.
     async fn next_block(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
         loop {
             match self.try_next_block().await {
@@ -112,13 +116,13 @@ impl Cursor {
         // Where the store fails, the piece is still to be sent.
         self.pieces.push_front(Piece::Extent(file, offset, bytes));
         let Some(run) = &mut self.current else { return Err(StoreError::NotFound) };
-        let block = run.next(offset, bytes).await?;
+        let (block, wanted) = (run.next(offset, bytes).await?, run.wanted);
         self.pieces.pop_front();
         let rest = bytes - block.len() as u64;
         if rest > 0 {
             self.pieces.push_front(Piece::Extent(file, offset + block.len() as u64, rest));
         }
-        Ok(Some((block, rest == 0)))
+        Ok(Some((block, rest == 0 && wanted == Use::Read)))
     }
 
     /// Makes sure that the next extent can be read.
@@ -133,8 +137,9 @@ impl Cursor {
         }
         let key = self.files.get(usize::from(file)).ok_or(StoreError::NotFound)?;
         let end = run_end(&self.pieces);
-        let bytes = self.store.read(key, offset..end).await?;
-        self.current = Some(Run { bytes, file, at: offset, end, block: Bytes::new() });
+        let wanted = if is_long(bytes) { Use::Sent } else { Use::Read };
+        let bytes = self.objects.read(key, offset..end, wanted).await?;
+        self.current = Some(Run { bytes, wanted, file, at: offset, end, block: Bytes::new() });
         Ok(())
     }
 }
@@ -163,17 +168,29 @@ impl Run {
     }
 }
 
-/// Where the run ends that begins with the first of `pieces`: before something of another object, a step back, or a gap
-/// that costs more to read than to ask again.
+/// Sent as it is. Shorter ones may travel with their neighbours, and are put together for that.
+fn is_long(bytes: u64) -> bool {
+    bytes >= GATHER_BYTES as u64 / 2
+}
+
+/// Where the run ends that begins with the first of `pieces`: before something of another object or of another kind, a
+/// step back, or a gap that costs more to read than to ask again.
 fn run_end(pieces: &VecDeque<Piece>) -> u64 {
     let mut run: Option<(u16, u64)> = None;
+    let mut long = false;
     for piece in pieces {
         match (piece, &mut run) {
             // A few bytes between, such as the head of a fragment, come from memory.
             (Piece::Inline(_), _) => {}
-            (Piece::Extent(file, offset, bytes), None) => run = Some((*file, offset.saturating_add(*bytes))),
+            (Piece::Extent(file, offset, bytes), None) => {
+                run = Some((*file, offset.saturating_add(*bytes)));
+                long = is_long(*bytes);
+            }
             (Piece::Extent(file, offset, bytes), Some((last_file, end)))
-                if file == last_file && *offset >= *end && *offset - *end <= GAP_BYTES_MAX =>
+                if file == last_file
+                    && is_long(*bytes) == long
+                    && *offset >= *end
+                    && *offset - *end <= GAP_BYTES_MAX =>
             {
                 *end = offset.saturating_add(*bytes);
             }
@@ -186,11 +203,13 @@ fn run_end(pieces: &VecDeque<Piece>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::BLOCK_BYTES;
     use domain::{AttemptId, IdParts, ObjectFile, Timestamp, VideoId};
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use proptest::prelude::*;
-    use store::{Faulty, Memory};
+    use store::{Disk, Memory, Store};
+
+    const CACHED_BYTES_MAX: u64 = 1 << 30;
 
     fn key(number: u8) -> ObjectKey {
         let parts = IdParts { now: Timestamp::from_unix_ms(1), random: [number; 10] };
@@ -203,12 +222,17 @@ mod tests {
 
     async fn store_of(objects: &[Bytes]) -> (Memory, Files) {
         let store = Memory::new();
+        let files = fill(&store, objects).await;
+        (store, files)
+    }
+
+    async fn fill(store: &dyn Store, objects: &[Bytes]) -> Files {
         for (number, bytes) in (0..).zip(objects) {
             let mut writer = store.create(&key(number)).await.unwrap();
             writer.write(bytes.clone()).await.unwrap();
             writer.finish().await.unwrap();
         }
-        (store, (0..objects.len() as u8).map(key).collect())
+        (0..objects.len() as u8).map(key).collect()
     }
 
     fn piece() -> impl Strategy<Value = Piece> {
@@ -228,22 +252,28 @@ mod tests {
                 Piece::Inline(bytes) => bytes.clone(),
                 Piece::Extent(f, o, n) => objects[usize::from(*f)][*o as usize..(o + n) as usize].to_vec(),
             }).collect();
-            let streamed = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-                let (store, files) = store_of(&objects).await;
-                let store = Arc::new(store);
+            let folder = tempfile::tempdir().unwrap();
+            let streamed = |on_disk: bool| tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+                let store: Arc<dyn Store> = match on_disk {
+                    true => Arc::new(Disk::open(folder.path()).unwrap()),
+                    false => Arc::new(Memory::new()),
+                };
+                let files = fill(&*store, &objects).await;
+                let store = Objects::new(store, CACHED_BYTES_MAX);
                 let frames: Vec<Bytes> =
-                    open(store, files, Layout { pieces }).await.unwrap().try_collect().await.unwrap();
-                assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() <= store::READ_BLOCK_BYTES_MAX));
+                    open(store, files, Layout { pieces: pieces.clone() }).await.unwrap().try_collect().await.unwrap();
+                assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() as u64 <= BLOCK_BYTES));
                 frames.concat()
             });
-            prop_assert!(streamed == expected);
+            prop_assert!(streamed(false) == expected);
+            prop_assert!(streamed(true) == expected);
         }
     }
 
     #[tokio::test]
     async fn what_is_missing_shows_before_or_while_streaming() {
         let (store, files) = store_of(&[content(1, 10)]).await;
-        let store = Arc::new(store);
+        let store = Objects::new(Arc::new(store), CACHED_BYTES_MAX);
         for first in [Piece::Extent(1, 0, 1), Piece::Extent(0, 5, 6)] {
             let layout = Layout { pieces: vec![first] };
             assert!(open(store.clone(), files.clone(), layout).await.is_err());
@@ -253,40 +283,31 @@ mod tests {
         assert!(frames.is_err());
     }
 
-    /// A store that counts how often it is asked.
-    async fn asked(pieces: Vec<Piece>) -> (usize, Vec<u8>) {
-        let (store, files) = store_of(&[content(1, 1_000_000)]).await;
-        let calls = Arc::new(AtomicUsize::new(0));
-        let counted = calls.clone();
-        let counting = Faulty::chosen(store, move |call| {
-            counted.fetch_add(usize::from(call == "read"), Ordering::Relaxed);
-            None
-        });
-        let body = open(Arc::new(counting), files, Layout { pieces }).await.unwrap();
-        let frames: Vec<Bytes> = body.try_collect().await.unwrap();
-        (calls.load(Ordering::Relaxed), frames.concat())
-    }
-
-    #[tokio::test]
-    async fn what_lies_close_together_is_read_in_one_go() {
+    #[test]
+    fn what_lies_close_together_is_read_in_one_go() {
+        let end = |pieces: &[Piece]| run_end(&pieces.iter().cloned().collect());
         // Pictures with sound between them, which is not asked for.
         let pictures: Vec<Piece> = (0..200).map(|i| Piece::Extent(0, i * 4_400, 4_000)).collect();
-        let expected: Vec<u8> =
-            (0..200).flat_map(|i| content(1, 1_000_000)[i * 4_400..i * 4_400 + 4_000].to_vec()).collect();
-        let (calls, bytes) = asked(pictures.clone()).await;
-        assert_eq!((calls, bytes == expected), (1, true));
-        let with_heads = pictures.chunks(50).flat_map(|fragment| {
-            std::iter::once(Piece::Inline(b"moof".to_vec())).chain(fragment.iter().cloned())
-        });
-        assert_eq!(asked(with_heads.collect()).await.0, 1);
-        let far = [Piece::Extent(0, 0, 10), Piece::Extent(0, 500_000, 10), Piece::Extent(0, 20, 10)];
-        assert_eq!(asked(far.to_vec()).await.0, 3);
+        assert_eq!(end(&pictures), 199 * 4_400 + 4_000);
+        let with_heads: Vec<Piece> = pictures
+            .chunks(50)
+            .flat_map(|fragment| [&[Piece::Inline(b"moof".to_vec())], fragment].concat())
+            .collect();
+        assert_eq!(end(&with_heads), end(&pictures));
+        let far = [Piece::Extent(0, 0, 10), Piece::Extent(0, 500_000, 10)];
+        assert_eq!(end(&far), 10);
+        let back = [Piece::Extent(0, 20, 10), Piece::Extent(0, 0, 10)];
+        assert_eq!(end(&back), 30);
+        let of_two = [Piece::Extent(0, 0, 10), Piece::Extent(1, 10, 10)];
+        assert_eq!(end(&of_two), 10);
+        let of_two_kinds = [Piece::Extent(0, 0, 10), Piece::Extent(0, 10, 100_000)];
+        assert_eq!(end(&of_two_kinds), 10);
     }
 
     #[tokio::test]
     async fn small_pieces_travel_together() {
         let (store, files) = store_of(&[content(1, 100_000)]).await;
-        let store = Arc::new(store);
+        let store = Objects::new(Arc::new(store), CACHED_BYTES_MAX);
         let pieces = (0..200).map(|i| Piece::Extent(0, (i * 7919) % 90_000, 500)).collect();
         let stream = open(store, files, Layout { pieces }).await.unwrap();
         let frames: Vec<Bytes> = stream.try_collect().await.unwrap();

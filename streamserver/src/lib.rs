@@ -7,6 +7,7 @@
 
 mod answer;
 mod attempt;
+mod blocks;
 mod conditional;
 mod cover;
 mod digest;
@@ -18,6 +19,7 @@ pub mod fuzzing;
 mod hls;
 mod layout_body;
 mod multipart;
+mod objects;
 mod pace;
 mod package;
 mod playlist;

@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 
 use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
+use crate::objects::Objects;
 use crate::resumable::{self, Holds};
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, storyboard, upload};
@@ -47,6 +48,7 @@ pub struct StreamServer {
     pub(crate) ids: Ids,
     pub(crate) limits: Arc<Limits>,
     pub(crate) watch: Watch,
+    pub(crate) objects: Objects,
     /// Places for answers that stream.
     pub(crate) streams: ConcurrencyBucket,
     /// Places for uploads, by author.
@@ -62,6 +64,7 @@ impl StreamServer {
     pub fn new(deps: Deps) -> StreamServer {
         let Deps { catalog, store, clock, ids, limits, shutdown } = deps;
         StreamServer {
+            objects: Objects::new(store.clone(), limits.block_cache_bytes_max),
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
             streams: ConcurrencyBucket::new("streams", limits.streams_max),
             uploads: FairBucket::new("uploads", limits.uploads_max),
@@ -74,6 +77,11 @@ impl StreamServer {
             clock,
             ids,
         }
+    }
+
+    /// What is done without being asked, until the process is to end.
+    pub async fn work(&self) {
+        tokio::join!(self.look_for_left_open(), self.objects.close_old(&self.shutdown));
     }
 
     /// To be awaited when no request is left: what requests have left behind comes to its end.
@@ -107,8 +115,7 @@ impl StreamServer {
         files: &Files,
         layout: &Layout,
     ) -> Result<Response, Problem> {
-        let store = self.store.clone();
-        match answer::layout(asked, store, &self.streams, description, files, layout).await {
+        match answer::layout(asked, &self.objects, &self.streams, description, files, layout).await {
             Ok(response) if asked.method == Method::GET && response.status().is_success() => {
                 Ok(response.map(|body| self.while_there(video, caller, body)))
             }

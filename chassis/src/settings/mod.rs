@@ -134,6 +134,7 @@ pub struct Limits {
     pub write_stall_s_max: u64,
     pub drain_s_max: u64,
     pub streams_max: usize,
+    pub block_cache_bytes_max: u64,
     pub uploads_max: usize,
     pub upload_bytes_per_s_max: u64,
     pub upload_expires_s: u64,

@@ -65,6 +65,17 @@ fn positive(text: &str) -> Result<(), String> {
     if number.is_ok_and(|number| number >= 1.0) { Ok(()) } else { Err("a number of at least 1".to_owned()) }
 }
 
+/// Each of its blocks is an open file.
+fn four_gib_or_less(text: &str) -> Result<(), String> {
+    const BYTES_MAX: u64 = 4 << 30;
+    let number = text.replace('_', "").parse::<u64>();
+    if number.is_ok_and(|number| number <= BYTES_MAX) {
+        Ok(())
+    } else {
+        Err(format!("a number of bytes, at most {BYTES_MAX}"))
+    }
+}
+
 fn crf(text: &str) -> Result<(), String> {
     let number = text.parse::<f64>();
     if number.is_ok_and(|n| (0.0..=51.0).contains(&n)) {
@@ -262,6 +273,8 @@ pub static TABLE: &[Setting] = &[
         "At shutdown, requests in flight get this long to finish, in seconds."
     ),
     setting!("limits.streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
+    setting!("limits.block_cache_bytes_max", limits.block_cache_bytes_max, Some("268435456"),
+        "What is watched much is kept in memory up to this, in bytes, at most 4 GiB; only of objects on S3.", check four_gib_or_less),
     setting!("limits.uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
     setting!(
         "limits.upload_bytes_per_s_max",

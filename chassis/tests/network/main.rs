@@ -4,6 +4,7 @@
 mod bodies;
 mod connections;
 mod ending;
+mod files;
 mod heads;
 mod redis;
 mod server;

@@ -76,6 +76,7 @@ fn routes(flood_ended: mpsc::UnboundedSender<()>) -> Router {
         .route("/name", post(|Json(Name { name }): Json<Name>| async { name }))
         .route("/count", post(count))
         .route("/refuse", post(|| async { Problem::too_large(1) }))
+        .route("/file", get(crate::files::answer))
         .route("/flood", get(move || flood(flood_ended)))
 }
 

@@ -16,7 +16,7 @@ use crate::{ByteStream, READ_BLOCK_BYTES_MAX, StoreError};
 
 /// The bytes of `range` from an open file, one block at a time: what a slow reader holds is one block. The kernel
 /// is told about the block after it, so that the disk works while the network does.
-pub(crate) fn file_blocks(file: Arc<File>, range: Range<u64>) -> ByteStream {
+pub fn file_blocks(file: Arc<File>, range: Range<u64>) -> ByteStream {
     stream::try_unfold(range, move |rest| {
         let file = file.clone();
         async move {

@@ -13,8 +13,7 @@ const UNTOUCHED_S_MIN: i64 = 60;
 const FINISHED_AT_ONCE: usize = 20;
 
 impl StreamServer {
-    /// Until the process is to end.
-    pub async fn work(&self) {
+    pub async fn look_for_left_open(&self) {
         let pause = || self.shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY));
         while pause().await.is_some() {
             self.finish_left_open().await;

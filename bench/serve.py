@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""What is watched, beside peers, in turns, in one run: segments of about 4 MiB, random ranges of 1 MiB of a film of 200 MiB, and a
+cover of about 20 kB, to 64 and to 512 connections of wrk on the same cores.
+
+The peers send files that hold the same bytes: nginx (sendfile, two workers, open_file_cache) and Go's http.ServeContent. Ours is the
+release build, as it is deployed, with everything that stands before an answer: log, limits, metrics, whether the video is
+there and who may see it. The film has no sound, so that its segments lie in one piece, as those of our renditions do.
+
+Writes bench/results/serve.json. Usage: bench/serve.py [--rounds 3] [--seconds 3]
+Needs Debian's golang-go, nginx and wrk.
+"""
+import argparse, json, os, pathlib, re, signal, socket, statistics, subprocess, tempfile, urllib.request
+
+import harness
+from upload import Peer
+
+MIB = 1 << 20
+PEERS = harness.ROOT / "bench/peers"
+CONNECTIONS = [64, 512]
+
+
+class Files:
+    """What is asked for, by load: path of each, and its bytes."""
+
+    def __init__(self, server):
+        video = make_film(server)
+        self.film = (f"/stream/videos/{video}", fetch(server, f"/stream/videos/{video}"))
+        master = fetch(server, f"/stream/videos/{video}/master.m3u8").decode()
+        playlist = re.search(r"^(\S+video\.m3u8)$", master, re.M)[1]
+        folder = f"/stream/videos/{video}/{playlist.rsplit('/', 1)[0]}"
+        names = re.findall(r"^([^#\s]+\.mp4)$", fetch(server, f"/stream/videos/{video}/{playlist}").decode(), re.M)
+        self.segments = [(f"{folder}/{name}", fetch(server, f"{folder}/{name}")) for name in names[1:8]]
+        self.cover = (f"/stream/videos/{video}/cover.jpg?w=480", fetch(server, f"/stream/videos/{video}/cover.jpg?w=480"))
+        self.video = video
+
+    def as_files(self, folder):
+        os.makedirs(f"{folder}/files")
+        for n, (_, content) in enumerate(self.segments):
+            pathlib.Path(folder, f"files/segment{n}.mp4").write_bytes(content)
+        pathlib.Path(folder, "files/film.mp4").write_bytes(self.film[1])
+        pathlib.Path(folder, "files/cover.jpg").write_bytes(self.cover[1])
+        os.chmod(folder, 0o755)
+
+    def paths(self, load, ours):
+        if load == "segments":
+            return [path if ours else f"/segment{n}.mp4" for n, (path, _) in enumerate(self.segments)]
+        one, name = (self.film, "/film.mp4") if load == "ranges" else (self.cover, "/cover.jpg")
+        return [one[0] if ours else name]
+
+
+def make_film(server):
+    """5.6 Mbit/s: six seconds of it are about 4 MiB."""
+    part = harness.CLIPS / "serve-noaudio.mp4"
+    harness.CLIPS.mkdir(parents=True, exist_ok=True)
+    harness.make(part, ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30,noise=alls=20:allf=t",
+                        "-t", "30", "-c:v", "libx264", "-preset", "veryfast", "-b:v", "5600k", "-maxrate", "5600k", "-bufsize",
+                        "5600k", "-g", "60", "-bf", "0", "-pix_fmt", "yuv420p"])
+    video, _ = server.upload(harness.looped(part, 200 * MIB))
+    server.until(video, ("playable", "ready"))
+    return video
+
+
+def fetch(server, path):
+    with urllib.request.urlopen(server.base + path) as answer:
+        return answer.read()
+
+
+def go(folder):
+    program = harness.CLIPS / "serve-go"
+    subprocess.run(["go", "build", "-o", program, PEERS / "serve.go"], check=True)
+    return Peer([program, f"{folder}/files"], folder)
+
+
+def nginx(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = pathlib.Path(folder, "nginx.conf")
+    config.write_text((PEERS / "nginx-serve.conf").read_text().replace("FOLDER", folder).replace("PORT", str(port)))
+    return Peer(["nginx", "-p", folder, "-c", config], folder, f"127.0.0.1:{port}")
+
+
+def script(folder, load, paths, total):
+    """For wrk: takes turns, or asks for a range anywhere."""
+    lines = ["local paths = {" + ", ".join(json.dumps(path) for path in paths) + "}", "local n = 0",
+             "function init() math.randomseed(7) end"]
+    if load == "ranges":
+        lines += [f"function request() local at = math.random(0, {total - MIB}) "
+                  f"return wrk.format('GET', paths[1], {{Range = 'bytes=' .. at .. '-' .. (at + {MIB - 1})}}) end"]
+    else:
+        lines += ["function request() n = n % #paths + 1 return wrk.format('GET', paths[n]) end"]
+    path = pathlib.Path(folder, f"{load}.lua")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def run(pid, base, script_path, connections, seconds):
+    memory = harness.Memory(pid)
+    cpu = lambda: sum(harness.cpu_s(one) for one in [pid, *harness.descendants(pid)])
+    before = cpu()
+    memory.start()
+    command = ["wrk", "-t", "2", "-c", str(connections), "-d", f"{seconds}s", "--latency", "-s", script_path, base]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after, peak = cpu(), memory.stop()
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", text)
+    requests, took, read = re.search(r"(\d+) requests in ([\d.]+)s, ([\d.]+\w+) read", text).groups()
+    sent = number(read)
+    if bad:
+        print(f"  {bad[0]}", flush=True)
+    return {"requests_per_s": int(requests) / float(took), "mb_per_s": sent / 1e6 / float(took),
+            "cpu_s_per_gb": (after - before) / (sent / 1e9), "p99_ms": milliseconds(re.search(r"99%\s+(\S+)", text)[1]),
+            "peak_mib": peak / MIB, "bad": bad[0] if bad else None}
+
+
+def number(text):
+    value, unit = re.match(r"([\d.]+)(\w+)", text).groups()
+    return float(value) * {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}[unit]
+
+
+def milliseconds(text):
+    value, unit = re.match(r"([\d.]+)(\w+)", text).groups()
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--seconds", type=int, default=3)
+    arguments.add_argument("--debug-build", action="store_true", help="of the profile that tests are built with")
+    options = arguments.parse_args()
+    harness.build(release=not options.debug_build)
+    loads = {}
+    with tempfile.TemporaryDirectory(dir=harness.CLIPS) as folder:
+        os.chmod(folder, 0o755)
+        with harness.Server(folder, SLUICE_JOB_KINDS="ingest,purge", SLUICE_STREAMS_MAX="2000") as ours:
+            files = Files(ours)
+            files.as_files(folder)
+            print(f"segments of {[len(content) for _, content in files.segments]}, a film of {len(files.film[1])}, "
+                  f"a cover of {len(files.cover[1])} bytes", flush=True)
+            peers = {"nginx": nginx(folder), "Go http.ServeContent": go(folder)}
+            try:
+                servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
+                           "sluice": (ours.process.pid, ours.base)}
+                for load in ["segments", "ranges", "small"]:
+                    for connections in CONNECTIONS:
+                        loads[f"{load}, {connections} connections"] = measure(folder, files, load, connections, servers, options)
+            finally:
+                for peer in peers.values():
+                    peer.process.send_signal(signal.SIGTERM)
+                    peer.process.wait(30)
+    harness.save("serve", {"rounds": options.rounds, "seconds": options.seconds, "loads": loads})
+
+
+def measure(folder, files, load, connections, servers, options):
+    rounds = {name: [] for name in servers}
+    for _ in range(options.rounds):
+        for name, (pid, base) in servers.items():
+            lua = script(folder, load, files.paths(load, name.startswith("sluice")), len(files.film[1]))
+            rounds[name].append(run(pid, base, lua, connections, options.seconds))
+    return table(f"{load}, {connections} connections", rounds)
+
+
+def table(load, rounds):
+    keys = ["requests_per_s", "mb_per_s", "cpu_s_per_gb", "p99_ms", "peak_mib"]
+    medians = {name: {key: statistics.median(one[key] for one in runs) for key in keys} for name, runs in rounds.items()}
+    print(f"\n{load:26} {'req/s':>8} {'MB/s':>7} {'CPU s/GB':>9} {'p99 ms':>8} {'MiB':>5} {'x nginx':>8} {'CPU x nginx':>11} {'x Go':>6}")
+    for name, median in medians.items():
+        for peer, key in [("nginx", "nginx"), ("Go http.ServeContent", "go")]:
+            median[f"x_{key}"] = median["requests_per_s"] / medians[peer]["requests_per_s"]
+            median[f"cpu_x_{key}"] = median["cpu_s_per_gb"] / medians[peer]["cpu_s_per_gb"]
+        print(f"{name:26} {median['requests_per_s']:8.0f} {median['mb_per_s']:7.0f} {median['cpu_s_per_gb']:9.3f} {median['p99_ms']:8.1f} "
+              f"{median['peak_mib']:5.0f} {median['x_nginx']:8.2f} {median['cpu_x_nginx']:11.2f} {median['x_go']:6.2f}", flush=True)
+    return {"medians": medians, "rounds": rounds}
+
+
+if __name__ == "__main__":
+    main()
