@@ -15,6 +15,7 @@ PARSED = {
     "test_image.py": ["image/*"],
     "test_compose.py": ["compose.yaml", ".env", "compose/*"],
     "test_kubernetes.py": ["kubernetes/**/*.yaml", "kubernetes/**/*.toml", "kubernetes/secrets", "kubernetes/apply"],
+    "test_nginx.py": ["nginx/*"],
     "test_systemd.py": ["systemd/*"],
     "test_files.py": ["README.md", "make-secrets", "test/*"],
 }

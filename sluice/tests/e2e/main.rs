@@ -12,6 +12,7 @@ mod crashes;
 mod cuts;
 mod database_away;
 mod duplicates;
+mod edge;
 mod full_disk;
 mod health;
 mod import_table;

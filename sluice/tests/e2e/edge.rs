@@ -1,0 +1,161 @@
+//! Debian's nginx with our configuration before two streamservers: a crowd on a film that nobody has watched yet.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use reqwest::Client;
+
+use crate::harness::{Backends, Persona, Program, clips};
+
+const CONFIGURATION: &str = include_str!("../../../deploy/nginx/cache.conf");
+const CROWD: usize = 1_000;
+const CROWD_AT_ONCE: usize = 200;
+/// A second until the origins know, one that the cache may keep it, and one for a slow machine.
+const GONE_MAX: Duration = Duration::from_secs(3);
+
+/// One nginx on a port of its own; dropping it ends it.
+struct Nginx {
+    process: Child,
+    base: String,
+}
+
+impl Nginx {
+    /// `None`, said aloud, where there is none.
+    async fn start(folder: &Path, origins: &[&str]) -> Option<Nginx> {
+        if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
+            eprintln!("SKIPPED: no nginx; scripts/setup test installs it");
+            return None;
+        }
+        let port = free_port();
+        let servers: String = origins.iter().map(|origin| format!("server {origin}; ")).collect();
+        let ours = CONFIGURATION
+            .replace("/var/cache/nginx/sluice", &folder.join("cache").display().to_string())
+            .replace("server 127.0.0.1:9000;", &servers)
+            .replace("listen 8080;", &format!("listen 127.0.0.1:{port};"));
+        let folder = folder.display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
+            .concat();
+        let whole = format!(
+            "daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log info;\n\
+             events {{ worker_connections 4096; }}\nhttp {{ access_log off; {temporary}{ours} }}\n{}",
+            if rustix::process::geteuid().is_root() { "user root;\n" } else { "" }
+        );
+        let file = format!("{folder}/nginx.conf");
+        std::fs::write(&file, whole).unwrap();
+        let process = Command::new("nginx").args(["-p", &folder.to_string(), "-c", &file]).spawn().unwrap();
+        let nginx = Nginx { process, base: format!("http://127.0.0.1:{port}") };
+        let began = Instant::now();
+        while Client::new().get(&nginx.base).send().await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(10), "nginx does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Some(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.process),
+            rustix::process::Signal::TERM,
+        );
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How often each path was asked for of the origins, by their logs.
+fn asked(origins: &[&Program], below: &str) -> BTreeMap<String, usize> {
+    let mut paths = BTreeMap::new();
+    for line in origins.iter().flat_map(|origin| origin.log().lines().map(str::to_owned).collect::<Vec<_>>())
+    {
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+        let path = line["path"].as_str().unwrap_or_default();
+        if line["message"] == "request" && line["method"] == "GET" && path.starts_with(below) {
+            *paths.entry(path.to_owned()).or_default() += 1;
+        }
+    }
+    paths
+}
+
+#[tokio::test]
+async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let backends = Backends::fresh(folder.path());
+    let settings = backends.settings();
+    let start = |name: &str, log: &str| Program::start(name, folder.path(), log, settings);
+    let (api, scheduler) = (start("api", "api"), start("scheduler", "scheduler"));
+    let origins = [start("streamserver", "one"), start("streamserver", "two")];
+    let addresses: Vec<&str> =
+        origins.iter().map(|origin| origin.base.trim_start_matches("http://")).collect();
+    let Some(nginx) = Nginx::start(folder.path(), &addresses).await else { return };
+
+    // An upload passes through, too.
+    let alice = Persona::register(&api.base, "alice").await;
+    let video = alice.create("cold").await;
+    let id = video["id"].as_str().unwrap();
+    let film = std::fs::read(clips::h264(folder.path(), "clip.mp4", "1280x720", 8)).unwrap();
+    alice.at(&nginx.base).send_bytes(id, film).await.expect(201);
+    alice.until(id, &["ready"], 120).await;
+
+    let direct = Persona::anonymous(&origins[0].base);
+    let whole = direct.get(&format!("/stream/videos/{id}")).await.expect(200).body;
+    let master = direct.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
+    let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
+    let publication = format!("/stream/videos/{id}/{}", playlist.rsplit_once('/').unwrap().0);
+    let media = direct.get(&format!("/stream/videos/{id}/{playlist}")).await.expect(200).text();
+    let mut segments: Vec<(String, Vec<u8>)> = Vec::new();
+    for name in media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#')) {
+        let path = format!("{publication}/{name}");
+        let bytes = direct.get(&path).await.expect(200).body;
+        segments.push((path, bytes));
+    }
+    let before = asked(&origins.each_ref(), &publication);
+
+    let client = Client::new();
+    let viewers = (0..CROWD).map(|viewer| {
+        let (path, expected) = &segments[viewer % segments.len()];
+        let (client, url) = (client.clone(), format!("{}{path}", nginx.base));
+        async move { client.get(url).send().await.unwrap().bytes().await.unwrap() == expected[..] }
+    });
+    let right: Vec<bool> = stream::iter(viewers).buffer_unordered(CROWD_AT_ONCE).collect().await;
+    assert!(right.into_iter().all(|right| right));
+    let after = asked(&origins.each_ref(), &publication);
+    for (path, _) in &segments {
+        assert_eq!(after[path] - before[path], 1, "{path}");
+    }
+
+    // A player that seeks: ranges of the film as one file, from slices of both replicas.
+    let behind = Persona::anonymous(&nginx.base);
+    let film_path = format!("/stream/videos/{id}");
+    let length = whole.len();
+    for (first, last) in
+        [(0, 0), (5, 99_999), (length / 2, length - 1), (1_048_570.min(length - 2), length - 1)]
+    {
+        let answer = behind.get_range(&film_path, &format!("bytes={first}-{last}")).await.expect(206);
+        assert!(answer.body == whole[first..=last], "{first}-{last}");
+        assert_eq!(answer.header("content-range"), format!("bytes {first}-{last}/{length}"));
+    }
+    assert!(behind.get(&film_path).await.expect(200).body == whole);
+
+    let errors = std::fs::read_to_string(folder.path().join("error.log")).unwrap();
+    let complaints: Vec<&str> =
+        errors.lines().filter(|line| line.contains("etag") || line.contains("[error]")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+
+    // Deleted: gone from the cache, too, as soon as what names it has to be asked for again.
+    let deleted = Instant::now();
+    alice.delete(&format!("/api/videos/{id}")).await.expect(204);
+    while behind.get(&film_path).await.status != 404 {
+        assert!(deleted.elapsed() < GONE_MAX, "still there behind the cache");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(scheduler);
+}
