@@ -53,6 +53,10 @@ pub struct Fragment {
     pub start: i64,
     /// In ticks.
     pub duration: u64,
+    /// From where it starts to where its first sample ends, which in a video is the keyframe. Indexes that were written
+    /// before anybody asked for keyframes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead_bytes: Option<u64>,
     pub layout: Layout,
 }
 

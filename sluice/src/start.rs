@@ -50,14 +50,17 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
         .prepare_admin(&settings)
         .await
         .map_err(|problem| Failure::unavailable(format!("The admin cannot be prepared: {problem:?}")))?;
-    let streamserver = StreamServer::new(streamserver::Deps {
-        catalog: embedded.catalog.clone(),
-        store: embedded.store.clone(),
-        clock: clock.clone(),
-        ids: ids.clone(),
-        limits: settings.limits.clone(),
-        shutdown: shutdown.clone(),
-    });
+    let streamserver = StreamServer::new(
+        streamserver::Deps {
+            catalog: embedded.catalog.clone(),
+            store: embedded.store.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            limits: settings.limits.clone(),
+            shutdown: shutdown.clone(),
+        },
+        settings.urls(host.address()).stream,
+    );
     let scheduler = Scheduler::new(
         scheduler::Deps {
             catalog: embedded.catalog.clone(),

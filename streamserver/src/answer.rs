@@ -20,6 +20,7 @@ use crate::conditional::{Decision, Validators};
 use crate::layout_body::{self, Files};
 use crate::objects::Objects;
 use crate::range::{self, Selection};
+use crate::track_file::Sliced;
 
 /// Between the parts of a `multipart/byteranges` answer. Fixed, so that equal requests have equal answers; that a
 /// film contains it by chance is as likely as guessing a key.
@@ -91,7 +92,7 @@ pub async fn layout(
     streams: &ConcurrencyBucket,
     description: &Description,
     files: &Files,
-    layout: &Layout,
+    layout: &impl Sliced,
 ) -> Result<Response, Refusal> {
     let total = layout.bytes();
     let selection = match description.validators.decide(asked.headers) {
@@ -113,7 +114,7 @@ pub async fn layout(
         return Ok(response);
     }
     let permit = streams.acquire()?;
-    let sent = sent.unwrap_or_else(|| layout.clone());
+    let sent = sent.unwrap_or_else(|| layout.slice(0, total));
     let opened =
         tokio::time::timeout(OPEN_MAX, layout_body::open(objects.clone(), files.clone(), sent)).await;
     let stream = opened.unwrap_or_else(|_| Err(slow())).map_err(Refusal::Store)?;
@@ -161,7 +162,7 @@ fn select(asked: &Asked<'_>, allowed: bool, total: u64) -> Selection {
 fn parts_layout(
     response: &mut Response,
     description: &Description,
-    layout: &Layout,
+    layout: &impl Sliced,
     parts: &[std::ops::Range<u64>],
     total: u64,
 ) -> Layout {

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use domain::{RenditionName, Size, TrackKind, VideoCodec};
 
-use crate::publication_file::PublicationFile;
+use crate::publication_file::{Links, PublicationFile};
 use crate::segments::Segment;
+use crate::track_file::Keyframe;
 
 /// Players start on the variant listed first; this bit rate plays nearly everywhere.
 const FIRST_VARIANT_BPS: f64 = 2_000_000.0;
@@ -21,6 +22,8 @@ pub struct Variant {
     pub video_rate: Rate,
     /// `None`: a film without sound.
     pub audio: Option<VariantAudio>,
+    /// Of its keyframes alone; `None` where nobody knows where they end.
+    pub keyframe_rate: Option<Rate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,38 +41,71 @@ pub struct Rate {
     pub average_bps: u64,
 }
 
-/// The multivariant playlist. Its links start with `base`, e.g. `<publication>/`.
-pub fn master(base: &str, variants: &[Variant]) -> String {
+/// The multivariant playlist.
+pub fn master(links: &Links, variants: &[Variant]) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     let mut groups: Vec<RenditionName> = Vec::new();
     for audio in variants.iter().filter_map(|variant| variant.audio.as_ref()) {
         if !groups.contains(&audio.track_of) {
             groups.push(audio.track_of);
-            text.push_str(&audio_group(base, audio.track_of));
+            text.push_str(&audio_group(links, audio.track_of));
         }
     }
     for variant in in_order(variants) {
         text.push_str(&stream_line(variant));
         let playlist = PublicationFile::MediaPlaylist(variant.name, TrackKind::Video);
-        push(&mut text, format_args!("{base}{playlist}"));
+        push(&mut text, format_args!("{}", links.to(playlist)));
+    }
+    for variant in in_order(variants) {
+        text.push_str(&keyframe_line(links, variant).unwrap_or_default());
     }
     text
 }
 
 /// A media playlist. `target_s` is the publication's: every track of it has the same.
-pub fn media(rendition: RenditionName, kind: TrackKind, segments: &[Segment], target_s: u64) -> String {
+pub fn media(
+    links: &Links,
+    (rendition, kind): (RenditionName, TrackKind),
+    segments: &[Segment],
+    target_s: u64,
+) -> String {
+    let mut text = media_head(target_s);
+    push(&mut text, format_args!("#EXT-X-INDEPENDENT-SEGMENTS"));
+    push(&mut text, format_args!("{}", map(links, rendition, kind)));
+    for (number, segment) in (1..).zip(segments) {
+        push(&mut text, format_args!("#EXTINF:{:.5},", segment.duration_s));
+        let segment = links.to(PublicationFile::Segment(rendition, kind, number));
+        push(&mut text, format_args!("{segment}"));
+    }
+    text.push_str("#EXT-X-ENDLIST\n");
+    text
+}
+
+/// A playlist of keyframes: for each the boxes in front of it and itself, as a part of the track's file.
+pub fn keyframes(links: &Links, rendition: RenditionName, keyframes: &[Keyframe], target_s: u64) -> String {
+    let mut text = media_head(target_s);
+    push(&mut text, format_args!("#EXT-X-I-FRAMES-ONLY"));
+    push(&mut text, format_args!("{}", map(links, rendition, TrackKind::Video)));
+    let file = links.to(PublicationFile::Track(rendition, TrackKind::Video));
+    for Keyframe { bytes, duration_s } in keyframes {
+        push(&mut text, format_args!("#EXTINF:{duration_s:.5},"));
+        push(&mut text, format_args!("#EXT-X-BYTERANGE:{}@{}", bytes.end - bytes.start, bytes.start));
+        push(&mut text, format_args!("{file}"));
+    }
+    text.push_str("#EXT-X-ENDLIST\n");
+    text
+}
+
+fn media_head(target_s: u64) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n");
     push(&mut text, format_args!("#EXT-X-TARGETDURATION:{target_s}"));
     push(&mut text, format_args!("#EXT-X-MEDIA-SEQUENCE:1"));
     push(&mut text, format_args!("#EXT-X-PLAYLIST-TYPE:VOD"));
-    push(&mut text, format_args!("#EXT-X-INDEPENDENT-SEGMENTS"));
-    push(&mut text, format_args!("#EXT-X-MAP:URI=\"{}\"", PublicationFile::Init(rendition, kind)));
-    for (number, segment) in (1..).zip(segments) {
-        push(&mut text, format_args!("#EXTINF:{:.5},", segment.duration_s));
-        push(&mut text, format_args!("{}", PublicationFile::Segment(rendition, kind, number)));
-    }
-    text.push_str("#EXT-X-ENDLIST\n");
     text
+}
+
+fn map(links: &Links, rendition: RenditionName, kind: TrackKind) -> String {
+    format!("#EXT-X-MAP:URI=\"{}\"", links.to(PublicationFile::Init(rendition, kind)))
 }
 
 /// Segments are at most half a second longer than this, because `EXTINF` is compared after rounding.
@@ -81,16 +117,27 @@ pub fn target_duration_s<'a>(tracks: impl IntoIterator<Item = &'a [Segment]>) ->
 /// The peak is that of the busiest run of segments between half and one and a half target durations long
 /// (RFC 8216bis §4.4.6.2); a short first segment does not count by itself.
 pub fn rate(segments: &[Segment], target_s: u64) -> Rate {
-    let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-    let duration_s: f64 = segments.iter().map(|segment| segment.duration_s).sum();
+    rate_of(&segments.iter().map(|segment| (segment.bytes, segment.duration_s)).collect::<Vec<_>>(), target_s)
+}
+
+/// The same of keyframes.
+pub fn keyframe_rate(keyframes: &[Keyframe], target_s: u64) -> Rate {
+    let parts = keyframes.iter().map(|one| (one.bytes.end - one.bytes.start, one.duration_s));
+    rate_of(&parts.collect::<Vec<_>>(), target_s)
+}
+
+/// Of parts with so many bytes and seconds.
+fn rate_of(parts: &[(u64, f64)], target_s: u64) -> Rate {
+    let bytes: u64 = parts.iter().map(|(bytes, _)| bytes).sum();
+    let duration_s: f64 = parts.iter().map(|(_, duration_s)| duration_s).sum();
     let average_bps = bits_per_second(bytes, duration_s);
     let (shortest_s, longest_s) = (0.5 * target_s as f64, 1.5 * target_s as f64);
     let mut peak_bps = 0;
-    for first in 0..segments.len() {
+    for first in 0..parts.len() {
         let (mut run_bytes, mut run_s) = (0, 0.0);
-        for segment in &segments[first..] {
-            run_bytes += segment.bytes;
-            run_s += segment.duration_s;
+        for (bytes, duration_s) in &parts[first..] {
+            run_bytes += bytes;
+            run_s += duration_s;
             if run_s > longest_s {
                 break;
             }
@@ -107,11 +154,11 @@ fn bits_per_second(bytes: u64, duration_s: f64) -> u64 {
     if duration_s > 0.0 { (bytes as f64 * 8.0 / duration_s).ceil() as u64 } else { 0 }
 }
 
-fn audio_group(base: &str, track_of: RenditionName) -> String {
-    let playlist = PublicationFile::MediaPlaylist(track_of, TrackKind::Audio);
+fn audio_group(links: &Links, track_of: RenditionName) -> String {
+    let playlist = links.to(PublicationFile::MediaPlaylist(track_of, TrackKind::Audio));
     format!(
         "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{}\",NAME=\"Audio\",LANGUAGE=\"und\",DEFAULT=YES,AUTOSELECT=YES,\
-         URI=\"{base}{playlist}\"\n",
+         URI=\"{playlist}\"\n",
         group_id(track_of)
     )
 }
@@ -132,6 +179,19 @@ fn stream_line(variant: &Variant) -> String {
     }
     line.push('\n');
     line
+}
+
+fn keyframe_line(links: &Links, variant: &Variant) -> Option<String> {
+    let rate = variant.keyframe_rate?;
+    Some(format!(
+        "#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{}\",RESOLUTION={}x{},URI=\"{}\"\n",
+        rate.peak_bps,
+        rate.average_bps,
+        variant.video_codec,
+        variant.size.width,
+        variant.size.height,
+        links.to(PublicationFile::KeyframePlaylist(variant.name)),
+    ))
 }
 
 fn group_id(track_of: RenditionName) -> String {
@@ -199,6 +259,7 @@ mod tests {
                 codec: "mp4a.40.2".into(),
                 rate: rate(128_000),
             }),
+            keyframe_rate: None,
         }
     }
 
@@ -210,13 +271,13 @@ mod tests {
             variant(Medium, 1_500_000, Some(Medium)),
             variant(Low, 400_000, Some(Medium)),
         ];
-        let text = master("pub/", &variants);
+        let text = master(&Links::beside(), &variants);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
         assert!(parsed.independent_segments);
         let names: Vec<&str> = parsed.variants.iter().map(|variant| variant.uri.as_str()).collect();
-        assert_eq!(names, ["pub/medium.video.m3u8", "pub/original.video.m3u8", "pub/low.video.m3u8"]);
+        assert_eq!(names, ["medium.video.m3u8", "original.video.m3u8", "low.video.m3u8"]);
         let medium = &parsed.variants[0];
         assert_eq!((medium.bandwidth, medium.average_bandwidth), (2_442_000, Some(1_628_000)));
         assert_eq!(medium.codecs.as_deref(), Some("avc1.64001f,mp4a.40.2"));
@@ -224,10 +285,8 @@ mod tests {
         assert!(text.contains("FRAME-RATE=29.970"), "{text}");
         let groups: Vec<_> =
             parsed.alternatives.iter().map(|group| (&*group.group_id, group.uri.as_deref())).collect();
-        let expected = [
-            ("audio-original", Some("pub/original.audio.m3u8")),
-            ("audio-medium", Some("pub/medium.audio.m3u8")),
-        ];
+        let expected =
+            [("audio-original", Some("original.audio.m3u8")), ("audio-medium", Some("medium.audio.m3u8"))];
         assert_eq!(groups, expected);
         assert!(parsed.alternatives.iter().all(|group| group.language.as_deref() == Some("und")));
         assert_eq!(parsed.variants[2].audio.as_deref(), Some("audio-medium"));
@@ -243,7 +302,7 @@ mod tests {
             let video_codec = ["avc1.64001f", "hvc1.1.6.L93.90", "av01.0.05M.08"][name.codec() as usize];
             Variant { video_codec: video_codec.into(), ..variant(name, average_bps, Some(Medium)) }
         });
-        let text = master("pub/", &variants);
+        let text = master(&Links::beside(), &variants);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -253,11 +312,11 @@ mod tests {
             .map(|v| (v.uri.as_str(), v.codecs.as_deref().unwrap_or_default()))
             .collect();
         let expected = [
-            ("pub/low.video.m3u8", "avc1.64001f,mp4a.40.2"),
-            ("pub/medium.video.m3u8", "avc1.64001f,mp4a.40.2"),
-            ("pub/medium-hevc.video.m3u8", "hvc1.1.6.L93.90,mp4a.40.2"),
-            ("pub/medium-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
-            ("pub/low-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
+            ("low.video.m3u8", "avc1.64001f,mp4a.40.2"),
+            ("medium.video.m3u8", "avc1.64001f,mp4a.40.2"),
+            ("medium-hevc.video.m3u8", "hvc1.1.6.L93.90,mp4a.40.2"),
+            ("medium-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
+            ("low-av1.video.m3u8", "av01.0.05M.08,mp4a.40.2"),
         ];
         assert_eq!(found, expected);
         assert_eq!(parsed.alternatives.len(), 1, "all share the sound");
@@ -265,16 +324,47 @@ mod tests {
 
     #[test]
     fn a_silent_film_has_no_audio_group() {
-        let text = master("pub/", &[variant(RenditionName::Original, 1_000_000, None)]);
+        let text = master(&Links::beside(), &[variant(RenditionName::Original, 1_000_000, None)]);
         assert!(!text.contains("AUDIO"), "{text}");
         assert!(text.contains("CODECS=\"avc1.64001f\""), "{text}");
+    }
+
+    #[test]
+    fn keyframes_are_parts_of_the_tracks_file() {
+        use RenditionName::{Low, Medium};
+        let found = [(900..1900, 2.0), (9900..10_100, 2.0), (20_000..20_300, 0.5)];
+        let found = found.map(|(bytes, duration_s)| Keyframe { bytes, duration_s });
+        let keyframe_rate = Some(keyframe_rate(&found, 6));
+        let variants = [variant(Medium, 1_000_000, None), Variant { keyframe_rate, ..variant(Low, 1, None) }];
+        let text = master(&Links::beside(), &variants);
+        let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        let of_keyframes: Vec<_> = parsed.variants.iter().filter(|variant| variant.is_i_frame).collect();
+        let [low] = &of_keyframes[..] else { panic!("{text}") };
+        assert_eq!(low.uri, "low.video.keyframes.m3u8");
+        assert_eq!((low.bandwidth, low.average_bandwidth), (2667, Some(2667)), "1500 bytes in 4.5 s");
+        assert_eq!(low.codecs.as_deref(), Some("avc1.64001f"));
+        assert_eq!(low.resolution.map(|size| (size.width, size.height)), Some((720, 1280)));
+
+        let text = keyframes(&Links::beside(), Low, &found, 6);
+        let Ok((_, Playlist::MediaPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        assert!(parsed.i_frames_only && parsed.end_list);
+        assert_eq!((parsed.target_duration, parsed.playlist_type), (6, Some(MediaPlaylistType::Vod)));
+        assert_eq!(parsed.segments[0].map.as_ref().map(|map| map.uri.as_str()), Some("low.video.init.mp4"));
+        assert!(parsed.segments.iter().all(|one| one.uri == "low.video.mp4"));
+        let ranges: Vec<_> = parsed.segments.iter().filter_map(|one| one.byte_range.as_ref()).collect();
+        let ranges: Vec<_> = ranges.iter().map(|range| (range.length, range.offset)).collect();
+        assert_eq!(ranges, [(1000, Some(900)), (200, Some(9900)), (300, Some(20_000))]);
     }
 
     #[test]
     fn a_media_playlist_lists_segments_with_their_map() {
         let segments = [segment(2.002, 1), segment(6.006, 1), segment(0.5, 1)];
         let target_s = target_duration_s([&segments[..]]);
-        let text = media(RenditionName::Low, TrackKind::Audio, &segments, target_s);
+        let text = media(&Links::beside(), (RenditionName::Low, TrackKind::Audio), &segments, target_s);
         let Ok((_, Playlist::MediaPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };

@@ -1,6 +1,6 @@
 //! Bytes in (uploads) and bytes out (watching).
 //!
-//! Knows layouts (lists of inline bytes and extents of stored objects) and nothing else of media.
+//! Knows layouts (lists of inline bytes and extents of stored objects), and of media no more than the index of a track.
 //!
 //! **Invariant:** below a publication there is no SQL; whether a video is there at all is never older than a
 //! second.
@@ -10,6 +10,7 @@ mod attempt;
 mod blocks;
 mod conditional;
 mod cover;
+mod dash;
 mod digest;
 mod disposition;
 mod failure;
@@ -33,7 +34,9 @@ mod room;
 mod run;
 mod segments;
 mod server;
+mod sheet;
 mod storyboard;
+mod track_file;
 mod upload;
 mod upload_request;
 mod watch;

@@ -8,9 +8,12 @@ use domain::{
 };
 use sql::{Publication, PublishedRendition};
 
+use crate::dash::{self, Addressing, Pictures, Presentation, Track};
 use crate::hls::{self, Variant, VariantAudio};
 use crate::layout_body::Files;
+use crate::publication_file::Links;
 use crate::segments::{self, Segment};
+use crate::track_file::{Keyframe, TrackFile};
 
 /// Immutable: a publication never changes, and neither does what it points at.
 pub struct Package {
@@ -30,6 +33,8 @@ pub struct PackagedRendition {
     pub files: Files,
     video_segments: Vec<Segment>,
     audio_segments: Vec<Segment>,
+    /// None where nobody knows where they end.
+    keyframes: Vec<Keyframe>,
     /// The first rendition that has the same audio track; playlists name it once, under that one.
     audio_of: RenditionName,
 }
@@ -48,6 +53,7 @@ impl Package {
                 files,
                 video_segments: Vec::new(),
                 audio_segments: Vec::new(),
+                keyframes: Vec::new(),
                 audio_of,
             });
         }
@@ -67,6 +73,10 @@ impl Package {
         self.renditions.iter().find(|rendition| rendition.published.name == name)
     }
 
+    pub fn track(&self, name: RenditionName, kind: TrackKind) -> Option<(&TrackIndex, &[Segment])> {
+        self.rendition(name)?.track(kind)
+    }
+
     /// The best one, or the asked one; one that is missing answers with the nearest in H.264, and of two equally near
     /// ones with the smaller.
     pub fn nearest(&self, asked: Option<RenditionName>) -> &PackagedRendition {
@@ -84,18 +94,44 @@ impl Package {
     pub fn master_playlist(&self) -> String {
         let variants: Vec<Variant> =
             self.renditions.iter().map(|rendition| self.variant(rendition)).collect();
-        hls::master(&format!("{}/", self.id), &variants)
+        hls::master(&Links::below(self.id), &variants)
+    }
+
+    pub fn manifest(&self, pictures: Option<Pictures<'_>>, addressing: Addressing) -> String {
+        let tracks = self.renditions.iter().flat_map(|rendition| self.tracks(rendition)).collect();
+        let presentation = Presentation { tracks, pictures, buffer_s: self.target_s };
+        dash::manifest(&Links::below(self.id), &presentation, addressing)
     }
 
     /// `None` where there is no such track.
     pub fn media_playlist(&self, name: RenditionName, kind: TrackKind) -> Option<String> {
-        let (_, segments) = self.rendition(name)?.track(kind)?;
-        Some(hls::media(name, kind, segments, self.target_s))
+        let (_, segments) = self.track(name, kind)?;
+        Some(hls::media(&Links::beside(), (name, kind), segments, self.target_s))
+    }
+
+    /// `None` where nobody knows where its keyframes end.
+    pub fn keyframe_playlist(&self, name: RenditionName) -> Option<String> {
+        let keyframes = &self.rendition(name)?.keyframes;
+        let text = || hls::keyframes(&Links::beside(), name, keyframes, self.target_s);
+        (!keyframes.is_empty()).then(text)
     }
 
     /// About what it holds in memory.
     pub fn weight_bytes(&self) -> usize {
         self.renditions.iter().map(PackagedRendition::weight_bytes).sum()
+    }
+
+    /// Its pictures, and its sound where it is not that of a rendition before.
+    fn tracks<'a>(&self, rendition: &'a PackagedRendition) -> impl Iterator<Item = Track<'a>> {
+        let (published, target_s) = (&rendition.published, self.target_s);
+        let kinds = [TrackKind::Video, TrackKind::Audio].into_iter();
+        let own = kinds.filter(move |&kind| kind == TrackKind::Video || rendition.audio_of == published.name);
+        own.filter_map(move |kind| {
+            let (index, segments) = rendition.track(kind)?;
+            let picture = (kind == TrackKind::Video).then_some((published.size, published.frame_rate));
+            let rate = hls::rate(segments, target_s);
+            Some(Track { rendition: published.name, kind, picture, index, segments, rate })
+        })
     }
 
     fn variant(&self, rendition: &PackagedRendition) -> Variant {
@@ -104,7 +140,9 @@ impl Package {
             codec: track.codec.clone(),
             rate: hls::rate(&rendition.audio_segments, self.target_s),
         });
+        let keyframes = &rendition.keyframes;
         Variant {
+            keyframe_rate: (!keyframes.is_empty()).then(|| hls::keyframe_rate(keyframes, self.target_s)),
             name: rendition.published.name,
             size: rendition.published.size,
             frame_rate: rendition.published.frame_rate,
@@ -179,6 +217,8 @@ fn cut(renditions: &mut [PackagedRendition]) {
         rendition.video_segments = segments::segments(&rendition.index.video, &cuts);
         let audio = rendition.index.audio.as_ref();
         rendition.audio_segments = audio.map(|track| segments::segments(track, &cuts)).unwrap_or_default();
+        let file = TrackFile::new(&rendition.index.video, &rendition.video_segments);
+        rendition.keyframes = file.and_then(|file| file.keyframes()).unwrap_or_default();
     }
 }
 

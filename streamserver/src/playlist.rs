@@ -1,4 +1,4 @@
-//! Playlists as they travel: plain, or gzipped as Apple's rules want it, each form with its own tag.
+//! Playlists and manifests as they travel: plain, or gzipped as Apple's rules want it, each form with its own tag.
 
 use std::io::Write;
 
@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::answer::{self, Asked, Description};
 
-pub const CONTENT_TYPE: &str = "application/vnd.apple.mpegurl";
+pub const HLS: &str = "application/vnd.apple.mpegurl";
+pub const DASH: &str = "application/dash+xml";
 
 /// `description.validators` are those of the plain form.
 pub fn answer(asked: &Asked<'_>, mut description: Description, text: String) -> Result<Response, Problem> {

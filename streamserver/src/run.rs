@@ -35,7 +35,7 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
             .sharing(shared.clone(), &shutdown);
     let edge = Edge::new(EdgeConfig::new(&settings, deps.ids.clone()).sharing(&shared));
     let (catalog, checks) = (deps.catalog.clone(), checks(&deps));
-    let server = StreamServer::new(deps);
+    let server = StreamServer::new(deps, settings.urls(host.address()).stream);
     let (router, _) = routes(server.clone(), tokens).finish();
     let serving = async {
         let served = host.run(&settings, edge.wrap(router), checks, metrics, shutdown.clone()).await;

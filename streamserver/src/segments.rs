@@ -46,6 +46,33 @@ pub fn segments(track: &TrackIndex, cuts: &[i64]) -> Vec<Segment> {
     bounds.windows(2).map(|pair| segment(track, pair[0]..pair[1])).collect()
 }
 
+/// When each segment plays, in ticks of its track. Sound may begin a little before the film; that is not counted.
+pub fn spans(track: &TrackIndex, segments: &[Segment]) -> Vec<Range<u64>> {
+    let instant = |ticks: i64| u64::try_from(ticks).unwrap_or(0);
+    let span = |segment: &Segment| {
+        let within = &track.fragments[segment.fragments.clone()];
+        let start = within.first().map_or(0, |first| first.start);
+        let end = within.last().map_or(start, |last| last.start.saturating_add_unsigned(last.duration));
+        instant(start)..instant(end)
+    };
+    segments.iter().map(span).collect()
+}
+
+/// Whether the segments of two tracks start at the same instants, as far as both go.
+pub fn are_aligned(
+    (a, a_segments): (&TrackIndex, &[Segment]),
+    (b, b_segments): (&TrackIndex, &[Segment]),
+) -> bool {
+    let start_us = |track: &TrackIndex, segment: &Segment| {
+        let first = track.fragments.get(segment.fragments.start);
+        first.map_or(0, |first| microseconds(first.start, track.timescale))
+    };
+    let pairs = a_segments.iter().zip(b_segments).skip(1);
+    pairs
+        .into_iter()
+        .all(|(one, other)| start_us(a, one).abs_diff(start_us(b, other)) <= SAME_INSTANT_US as u64)
+}
+
 fn segment(track: &TrackIndex, fragments: Range<usize>) -> Segment {
     let within = &track.fragments[fragments.clone()];
     let ticks: u64 = within.iter().map(|fragment| fragment.duration).sum();
@@ -106,6 +133,7 @@ mod tests {
         let fragment = |(start, end): (&i64, &i64)| Fragment {
             start: *start,
             duration: (end - start) as u64,
+            lead_bytes: None,
             layout: Layout { pieces: vec![Piece::Extent(0, 0, 100)] },
         };
         TrackIndex {

@@ -7,7 +7,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use bytes::Bytes;
 use chassis::{Caller, Clock, ConcurrencyBucket, FairBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
-use domain::{Layout, VideoId};
+use domain::VideoId;
 use futures::StreamExt;
 use http::Method;
 use sql::Catalog;
@@ -21,6 +21,7 @@ use crate::answer::{self, Asked, Description, Refusal};
 use crate::layout_body::Files;
 use crate::objects::Objects;
 use crate::resumable::{self, Holds};
+use crate::track_file::Sliced;
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, storyboard, upload};
 
@@ -49,6 +50,7 @@ pub struct StreamServer {
     pub(crate) limits: Arc<Limits>,
     pub(crate) watch: Watch,
     pub(crate) objects: Objects,
+    pub(crate) stream_url: Arc<str>,
     /// Places for answers that stream.
     pub(crate) streams: ConcurrencyBucket,
     /// Places for uploads, by author.
@@ -61,7 +63,8 @@ pub struct StreamServer {
 }
 
 impl StreamServer {
-    pub fn new(deps: Deps) -> StreamServer {
+    /// `stream_url` is where viewers reach it, for players that take no relative address.
+    pub fn new(deps: Deps, stream_url: String) -> StreamServer {
         let Deps { catalog, store, clock, ids, limits, shutdown } = deps;
         StreamServer {
             objects: Objects::new(store.clone(), limits.block_cache_bytes_max),
@@ -71,6 +74,7 @@ impl StreamServer {
             holds: Holds::default(),
             shutdown,
             tasks: TaskTracker::new(),
+            stream_url: stream_url.into(),
             limits: Arc::new(limits),
             catalog,
             store,
@@ -113,7 +117,7 @@ impl StreamServer {
         asked: &Asked<'_>,
         description: &Description,
         files: &Files,
-        layout: &Layout,
+        layout: &impl Sliced,
     ) -> Result<Response, Problem> {
         match answer::layout(asked, &self.objects, &self.streams, description, files, layout).await {
             Ok(response) if asked.method == Method::GET && response.status().is_success() => {
@@ -178,9 +182,11 @@ pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
         .route(Policy::Upload, routes!(upload::upload))
         .merge(resumable::routes(tokens))
         .route(Policy::Anyone, routes!(publication::master))
+        .route(Policy::Anyone, routes!(publication::manifest))
         .route(Policy::Anyone, routes!(cover::jpeg))
         .route(Policy::Anyone, routes!(cover::webp))
         .route(Policy::Anyone, routes!(storyboard::cues))
+        .route(Policy::Anyone, routes!(storyboard::tiles))
         .route(Policy::Anyone, routes!(storyboard::sprite))
         .route(Policy::Anyone, routes!(publication::file))
         .with_state(server)

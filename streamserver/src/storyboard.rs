@@ -1,14 +1,18 @@
-//! `GET /stream/videos/:vid/storyboard.vtt`, and the sprite that its cues name.
+//! `GET /stream/videos/:vid/storyboard.vtt` and `.json`, and the sprite that both name.
 
 use axum::extract::State;
 use axum::response::Response;
 use chassis::{Caller, Path, Problem};
 use domain::{AttemptId, ObjectFile, ObjectKey, VideoId};
 use http::{HeaderMap, Method};
+use sql::Watchable;
 
 use crate::StreamServer;
 use crate::answer::{self, Asked, Caching, Description};
 use crate::conditional::Validators;
+use crate::dash::Pictures;
+use crate::publication_file::sprite_address;
+use crate::sheet::Sheet;
 
 /// Storyboard
 ///
@@ -35,6 +39,45 @@ pub async fn cues(
 ) -> Result<Response, Problem> {
     let asked = Asked { method: &method, headers: &headers };
     storyboard(&server, &caller, video, None, ObjectFile::StoryboardCues, &asked).await
+}
+
+/// Storyboard as JSON
+///
+/// The same as Mux describes it: where on the sprite which second of the film is. Vidstack takes it so.
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/storyboard.json",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id")),
+    responses(
+        (status = 200, description = "the tiles", content_type = "application/json"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, not yours to see, or none yet", content_type = "application/problem+json"),
+    )
+)]
+pub async fn tiles(
+    State(server): State<StreamServer>,
+    caller: Caller,
+    Path(video): Path<VideoId>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let watchable = server.watch.watchable(video, &caller).await?;
+    let storyboard = Storyboard::of(&server, &watchable, &caller).await.ok_or_else(Problem::not_found)?;
+    let attempt = storyboard.attempt;
+    let description = Description {
+        validators: Validators {
+            etag: format!("{attempt}.storyboard.json"),
+            last_modified: watchable.published_at,
+        },
+        content_type: "application/json",
+        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        disposition: None,
+    };
+    let url = format!("{}/stream/videos/{video}/{}", server.stream_url, sprite_address(attempt));
+    let json = storyboard.sheet.json(&url);
+    answer::bytes(&Asked { method: &method, headers: &headers }, &description, json.into())
 }
 
 /// Sprite of the storyboard
@@ -65,6 +108,29 @@ pub async fn sprite(
 ) -> Result<Response, Problem> {
     let asked = Asked { method: &method, headers: &headers };
     storyboard(&server, &caller, video, Some(attempt), ObjectFile::StoryboardSprite, &asked).await
+}
+
+/// The storyboard that a video has now.
+pub struct Storyboard {
+    pub attempt: AttemptId,
+    sheet: Sheet,
+    sprite_bytes: u64,
+}
+
+impl Storyboard {
+    /// A film is watched without one too: `None` where there is none, and where it cannot be had.
+    pub async fn of(server: &StreamServer, watchable: &Watchable, caller: &Caller) -> Option<Storyboard> {
+        let (video, attempt) = (watchable.video, watchable.storyboard_attempt?);
+        let read = |file| server.watch.picture(ObjectKey { video, attempt, file }, caller);
+        let cues = read(ObjectFile::StoryboardCues).await.ok()?;
+        let sprite_bytes = read(ObjectFile::StoryboardSprite).await.ok()?.len() as u64;
+        let sheet = Sheet::parse(str::from_utf8(&cues).ok()?)?;
+        Some(Storyboard { attempt, sheet, sprite_bytes })
+    }
+
+    pub fn pictures(&self) -> Pictures<'_> {
+        Pictures { sheet: &self.sheet, address: sprite_address(self.attempt), bytes: self.sprite_bytes }
+    }
 }
 
 /// Of `named`, which means these bytes for ever, or the one that the video has now.

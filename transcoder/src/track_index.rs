@@ -73,13 +73,25 @@ impl TrackFile {
             starts.push(first.pts);
         }
         starts.push(self.end());
-        let between = starts.windows(2).zip(layouts);
+        let between = starts.windows(2).zip(layouts).enumerate();
         between
-            .map(|(pair, layout)| {
+            .map(|(number, (pair, layout))| {
                 let duration = u64::try_from(pair[1] - pair[0]).context("fragments go back in time")?;
-                Ok(Fragment { start: pair[0], duration, layout })
+                Ok(Fragment {
+                    start: pair[0],
+                    duration,
+                    lead_bytes: self.lead_bytes(number, &layout),
+                    layout,
+                })
             })
             .collect()
+    }
+
+    /// Boxes come first in a fragment, then its samples without a gap.
+    fn lead_bytes(&self, number: usize, fragment: &Layout) -> Option<u64> {
+        let (first, others) = self.samples_of(number).split_first()?;
+        let behind: u64 = others.iter().map(|sample| u64::from(sample.bytes)).sum();
+        fragment.bytes().checked_sub(behind).filter(|&lead| lead > u64::from(first.bytes))
     }
 
     /// Of all samples, without boxes.

@@ -347,6 +347,7 @@ fn track(timescale: u32, step_s: u64, layout: impl Fn(u64, u64) -> Layout) -> Tr
         Fragment {
             start: (from * u64::from(timescale)) as i64,
             duration: (to - from) * u64::from(timescale),
+            lead_bytes: Some(layout(from, to).bytes() / 5),
             layout: layout(from, to),
         }
     };

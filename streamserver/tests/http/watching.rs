@@ -4,20 +4,20 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use domain::{CoverFormat, Role, VideoId, Visibility};
-use m3u8_rs::{MasterPlaylist, MediaPlaylist, Playlist};
+use m3u8_rs::{MasterPlaylist, MediaPlaylist, Playlist, VariantStream};
 use reqwest::header::RANGE;
 
 use crate::film::{Film, SECONDS, cover};
-use crate::world::{World, expect_problem};
+use crate::world::{STREAM_URL, World, expect_problem};
 
-const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+pub const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 impl World {
-    async fn get(&self, path: &str) -> reqwest::Response {
+    pub async fn get(&self, path: &str) -> reqwest::Response {
         self.http.get(self.url(path)).send().await.unwrap()
     }
 
-    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
         let request = self.http.get(self.url(path));
         headers
             .iter()
@@ -27,7 +27,7 @@ impl World {
             .unwrap()
     }
 
-    async fn master(&self, video: VideoId) -> MasterPlaylist {
+    pub async fn master(&self, video: VideoId) -> MasterPlaylist {
         let response = self.get(&format!("/stream/videos/{video}/master.m3u8")).await;
         assert_eq!(response.status(), 200);
         assert_eq!(header(&response, "content-type"), "application/vnd.apple.mpegurl");
@@ -38,7 +38,7 @@ impl World {
     }
 
     /// `uri` as a master playlist names it.
-    async fn media(&self, video: VideoId, uri: &str) -> MediaPlaylist {
+    pub async fn media(&self, video: VideoId, uri: &str) -> MediaPlaylist {
         let response = self.get(&format!("/stream/videos/{video}/{uri}")).await;
         assert_eq!(response.status(), 200, "{uri}");
         assert_eq!(header(&response, "cache-control"), IMMUTABLE);
@@ -49,7 +49,12 @@ impl World {
     }
 }
 
-fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
+/// Without those of keyframes alone.
+pub fn streams(master: &MasterPlaylist) -> Vec<&VariantStream> {
+    master.variants.iter().filter(|variant| !variant.is_i_frame).collect()
+}
+
+pub fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
     response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
@@ -216,7 +221,7 @@ async fn the_lowest_rung_stands_in_for_an_original_that_is_being_encoded() {
     let gone = world.get(&format!("/stream/videos/{}/{older}/original.video.m3u8", film.video)).await;
     assert_eq!((gone.status().as_u16(), header(&gone, "cache-control")), (404, "no-store"));
     let master = world.master(film.video).await;
-    assert_eq!((master.variants.len(), master.alternatives.len()), (1, 1));
+    assert_eq!((streams(&master).len(), master.alternatives.len()), (1, 1));
     let variant = &master.variants[0];
     world.media(film.video, &variant.uri).await;
 
@@ -240,7 +245,7 @@ async fn the_lowest_rung_stands_in_for_an_original_that_is_being_encoded() {
         assert_eq!(rest.status(), 200, "never two renditions in one file: {part}");
     }
     let master = world.master(film.video).await;
-    assert_eq!((master.variants.len(), master.alternatives.len()), (3, 1), "the sound is the same for all");
+    assert_eq!((streams(&master).len(), master.alternatives.len()), (3, 1), "the sound is the same for all");
     for uri in master.variants.iter().map(|variant| &variant.uri) {
         world.media(film.video, uri).await;
     }
@@ -288,7 +293,7 @@ async fn hls_from_the_master_to_the_last_byte() {
     let film = world.ready(&alice, Visibility::Public).await;
     let master = world.master(film.video).await;
     assert!(master.independent_segments);
-    let uris: Vec<&str> = master.variants.iter().map(|v| v.uri.rsplit_once('/').unwrap().1).collect();
+    let uris: Vec<&str> = streams(&master).iter().map(|v| v.uri.rsplit_once('/').unwrap().1).collect();
     assert_eq!(uris, ["medium.video.m3u8", "original.video.m3u8", "low.video.m3u8"], "2 Mbit/s first");
     let groups: Vec<&str> = master.alternatives.iter().map(|group| group.group_id.as_str()).collect();
     assert_eq!(groups, ["audio-original", "audio-medium"], "one group for each distinct track");
@@ -296,7 +301,7 @@ async fn hls_from_the_master_to_the_last_byte() {
     let mut targets = Vec::new();
     let mut boundaries = Vec::new();
     let audio = master.alternatives.iter().map(|group| group.uri.clone().unwrap());
-    for uri in master.variants.iter().map(|variant| variant.uri.clone()).chain(audio) {
+    for uri in streams(&master).iter().map(|variant| variant.uri.clone()).chain(audio) {
         let media = world.media(film.video, &uri).await;
         targets.push(media.target_duration);
         boundaries
@@ -324,6 +329,48 @@ async fn hls_from_the_master_to_the_last_byte() {
     assert!(targets.iter().all(|target| *target == 6), "{targets:?}");
     assert_eq!(boundaries[0], [3000, 6000, 6000, 6000], "one GOP, then about six seconds");
     assert!(boundaries.iter().all(|found| *found == boundaries[0]), "{boundaries:?}");
+    world.end().await;
+}
+
+/// Apple's rules 6.1, 6.2 and 6.8.
+#[tokio::test]
+async fn keyframes_are_the_beginnings_of_fragments() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let film = world.ready(&alice, Visibility::Public).await;
+    let master = world.master(film.video).await;
+    let of_keyframes: Vec<_> = master.variants.iter().filter(|variant| variant.is_i_frame).collect();
+    assert_eq!(of_keyframes.len(), streams(&master).len());
+    for variant in of_keyframes {
+        let media = world.media(film.video, &variant.uri).await;
+        assert!(media.i_frames_only && media.end_list);
+        assert_eq!(media.target_duration, 6, "as in the other playlists");
+        let total_s: f32 = media.segments.iter().map(|segment| segment.duration).sum();
+        assert!((total_s - SECONDS as f32).abs() < 0.1);
+        let base = format!("/stream/videos/{}/{}", film.video, folder(&variant.uri));
+        let map = world.get(&format!("{base}/{}", media.segments[0].map.as_ref().unwrap().uri)).await;
+        assert!(map.text().await.unwrap().starts_with("init "));
+        let mut bytes = 0;
+        for keyframe in &media.segments {
+            let range = keyframe.byte_range.as_ref().unwrap();
+            let (from, to) = (range.offset.unwrap(), range.offset.unwrap() + range.length - 1);
+            let headers = [("range", &*format!("bytes={from}-{to}"))];
+            let response = world.get_with(&format!("{base}/{}", keyframe.uri), &headers).await;
+            assert_eq!(response.status(), 206);
+            bytes += response.bytes().await.unwrap().len() as u64;
+        }
+        let average_bps = 8 * bytes / SECONDS;
+        assert!((average_bps..=average_bps + 1).contains(&variant.average_bandwidth.unwrap()));
+        // The first segment has but one fragment.
+        let range = media.segments[0].byte_range.as_ref().unwrap();
+        let (from, to) = (range.offset.unwrap(), range.offset.unwrap() + range.length - 1);
+        let file = format!("{base}/{}", media.segments[0].uri);
+        let first =
+            world.get_with(&file, &[("range", &format!("bytes={from}-{to}"))]).await.bytes().await.unwrap();
+        let segment =
+            world.get(&format!("{base}/{}", media.segments[0].uri.replace(".mp4", ".00001.mp4"))).await;
+        assert!(segment.bytes().await.unwrap().starts_with(&first));
+    }
     world.end().await;
 }
 
@@ -442,6 +489,8 @@ async fn a_storyboard_names_its_sprite() {
     let world = World::new().await;
     let alice = world.user("alice").await;
     let film = world.ready(&alice, Visibility::Public).await;
+    let json = format!("/stream/videos/{}/storyboard.json", film.video);
+    expect_problem(world.get(&json).await, 404, "not-found").await;
     let path = format!("/stream/videos/{}/storyboard.vtt", film.video);
     expect_problem(world.get(&path).await, 404, "not-found").await;
     let attempt = world.draw_storyboard(film.video).await;
@@ -464,6 +513,22 @@ async fn a_storyboard_names_its_sprite() {
     let head = world.http.head(world.url(&path)).send().await.unwrap();
     assert_eq!(header(&head, "content-length"), crate::film::sprite().len().to_string());
 
+    let path = format!("/stream/videos/{}/storyboard.json", film.video);
+    let json = world.get(&path).await;
+    assert_eq!(header(&json, "content-type"), "application/json");
+    assert_eq!(header(&json, "cache-control"), "public, max-age=1");
+    let etag = header(&json, "etag").to_owned();
+    assert_eq!(world.get_with(&path, &[("if-none-match", &etag)]).await.status(), 304);
+    let storyboard: serde_json::Value = serde_json::from_str(&json.text().await.unwrap()).unwrap();
+    assert_eq!(
+        storyboard,
+        serde_json::json!({
+            "url": format!("{STREAM_URL}/stream/videos/{}/{name}", film.video),
+            "tile_width": 160, "tile_height": 90, "duration": 21.0,
+            "tiles": [{"start": 0.0, "x": 0, "y": 0}],
+        })
+    );
+
     let other = world.ready(&alice, Visibility::Public).await;
     world.draw_storyboard(other.video).await;
     for elsewhere in [
@@ -483,15 +548,20 @@ async fn addresses(world: &World, film: &Film) -> Vec<String> {
     let video = format!("/stream/videos/{}", film.video);
     vec![
         format!("{video}/storyboard.vtt"),
+        format!("{video}/storyboard.json"),
         format!("{video}/{storyboard}/storyboard.jpg"),
         video.clone(),
         format!("{video}?rendition=low&download=1"),
         format!("{video}/master.m3u8"),
+        format!("{video}/manifest.mpd"),
+        format!("{video}/manifest.mpd?addressing=ranges"),
         format!("{video}/cover.jpg"),
         format!("{video}/cover.webp?w=120"),
         format!("{video}/{publication}/original.video.m3u8"),
         format!("{video}/{publication}/original.audio.m3u8"),
+        format!("{video}/{publication}/original.video.keyframes.m3u8"),
         format!("{video}/{publication}/original.video.init.mp4"),
+        format!("{video}/{publication}/original.video.mp4"),
         format!("{video}/{publication}/original.video.00001.mp4"),
         format!("{video}/{publication}/original.audio.00002.mp4"),
     ]
@@ -535,7 +605,15 @@ async fn what_cannot_be_watched_is_not_there() {
     let waiting = world.video(&alice, Visibility::Public).await;
     let unknown: VideoId = world.id();
     for video in [waiting, unknown] {
-        for file in ["", "/master.m3u8", "/cover.jpg", "/cover.webp", "/storyboard.vtt"] {
+        for file in [
+            "",
+            "/master.m3u8",
+            "/manifest.mpd",
+            "/cover.jpg",
+            "/cover.webp",
+            "/storyboard.vtt",
+            "/storyboard.json",
+        ] {
             let path = format!("/stream/videos/{video}{file}");
             expect_problem(world.get(&path).await, 404, "not-found").await;
             let own = world.http.get(world.url(&path)).bearer_auth(&alice.token).send().await.unwrap();

@@ -11,6 +11,9 @@ use streamserver::{Deps, StreamServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Where the world believes that viewers reach it.
+pub const STREAM_URL: &str = "https://streams.example";
+
 pub struct World {
     pub catalog: Catalog,
     pub store: Arc<dyn Store>,
@@ -95,7 +98,7 @@ impl World {
             limits: settings.limits.clone(),
             shutdown: shutdown.clone(),
         };
-        let server = StreamServer::new(deps);
+        let server = StreamServer::new(deps, STREAM_URL.to_owned());
         let tokens = Tokens::new(key.verifying(), clock.clone(), catalog.session_lookup());
         let (router, _) = streamserver::routes(server.clone(), tokens).finish();
         let app = Edge::new(EdgeConfig::new(&settings, ids.clone())).wrap(router);

@@ -67,7 +67,7 @@ impl World {
 
     fn start(&mut self, settings: &Settings, key: &SigningKey) {
         let (of_store, of_database) = (self.faults.clone(), self.faults.clone());
-        let server = StreamServer::new(Deps {
+        let deps = Deps {
             catalog: self
                 .catalog
                 .clone()
@@ -79,7 +79,8 @@ impl World {
             ids: self.ids.clone(),
             limits: settings.limits.clone(),
             shutdown: self.shutdown.clone(),
-        });
+        };
+        let server = StreamServer::new(deps, String::new());
         let tokens = Tokens::new(key.verifying(), self.clock.clone(), self.catalog.session_lookup());
         let (router, _) = routes(server.clone(), tokens).finish();
         self.routers.push(Edge::new(EdgeConfig::new(settings, self.ids.clone())).wrap(router));
