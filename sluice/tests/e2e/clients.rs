@@ -35,7 +35,7 @@ async fn tuspy_uploads_with_checksums_and_without_metadata() {
 }
 
 /// Packages are looked for beside the link to a walk, not beside the walk.
-fn node(name: &str) -> Command {
+pub fn node(name: &str) -> Command {
     let mut node = Command::new("node");
     node.args(["--preserve-symlinks", "--preserve-symlinks-main"]);
     node.arg(installed("walks").join(name)).current_dir(installed("node_modules").join(".."));
@@ -56,12 +56,9 @@ async fn walk(mut program: Command) -> usize {
     let film = app.folder.path().join("clip.mp4");
     std::fs::write(&film, clips::with_tail(&std::fs::read(clip).unwrap(), TAIL_BYTES, 3)).unwrap();
     program.args([app.base(), ada.token.as_deref().unwrap()]).arg(&film);
-    let output = tokio::task::spawn_blocking(move || program.output()).await.unwrap().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let lines = run(program).await;
     let sent = std::fs::read(&film).unwrap();
     let store = app.store().await;
-    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &lines {
         let id = line["video"].as_str().unwrap();
         let video = ada.until(id, &["ready"], S_MAX).await;
@@ -74,4 +71,12 @@ async fn walk(mut program: Command) -> usize {
     }
     app.finish();
     lines.len()
+}
+
+/// The lines of JSON that it prints.
+pub async fn run(mut program: Command) -> Vec<Value> {
+    let output = tokio::task::spawn_blocking(move || program.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

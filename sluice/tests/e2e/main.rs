@@ -24,6 +24,7 @@ mod moving;
 mod pauses;
 mod phases;
 mod pipeline;
+mod players;
 mod put;
 mod readme;
 mod rungs;
