@@ -81,7 +81,7 @@ fn write(
     root.write_inner_content(|xml| {
         let period = xml.create_element("Period").with_attributes([("id", "0"), ("start", "PT0S")]);
         period.write_inner_content(|xml| {
-            for (number, tracks) in sets(&presentation.tracks).iter().enumerate() {
+            for (number, tracks) in sets(&presentation.tracks, addressing).iter().enumerate() {
                 write_set(xml, links, number, tracks, addressing)?;
             }
             presentation.pictures.iter().try_for_each(|pictures| write_pictures(xml, pictures))
@@ -92,9 +92,9 @@ fn write(
 }
 
 /// Tracks that a player may change between at any segment: of one codec, and cut at the same instants.
-fn sets<'a>(tracks: &'a [Track<'a>]) -> Vec<Vec<&'a Track<'a>>> {
+fn sets<'a>(tracks: &'a [Track<'a>], addressing: Addressing) -> Vec<Vec<&'a Track<'a>>> {
     let mut sets: Vec<Vec<&Track>> = Vec::new();
-    for track in tracks {
+    for track in tracks.iter().filter(|track| track.can_be_had(addressing)) {
         match sets.iter_mut().find(|set| set[0].is_exchangeable_with(track)) {
             Some(set) => set.push(track),
             None => sets.push(vec![track]),
@@ -190,7 +190,7 @@ fn write_timeline(xml: &mut Xml, track: &Track<'_>) -> io::Result<()> {
 }
 
 fn write_ranges(xml: &mut Xml, links: &Links, track: &Track<'_>) -> io::Result<()> {
-    let Some(file) = TrackFile::new(track.index, track.segments) else { return Ok(()) };
+    let Some(file) = track.file() else { return Ok(()) };
     let address = links.to(PublicationFile::Track(track.rendition, track.kind));
     xml.create_element("BaseURL").write_text_content(BytesText::new(&address))?;
     let base = xml.create_element("SegmentBase").with_attributes([
@@ -282,6 +282,14 @@ impl Presentation<'_> {
 impl Track<'_> {
     fn spans(&self) -> Vec<Range<u64>> {
         segments::spans(self.index, self.segments)
+    }
+
+    fn file(&self) -> Option<TrackFile<'_>> {
+        TrackFile::new(self.index, self.segments)
+    }
+
+    fn can_be_had(&self, addressing: Addressing) -> bool {
+        addressing == Addressing::Segments || self.file().is_some()
     }
 
     fn is_exchangeable_with(&self, other: &Track<'_>) -> bool {

@@ -103,7 +103,7 @@ impl FromStr for PublicationFile {
         let rendition = rendition.parse().map_err(|_| UnknownFile)?;
         let kind = kind.parse().map_err(|_| UnknownFile)?;
         let file = match rest {
-            ["keyframes", "m3u8"] if kind == TrackKind::Video => PublicationFile::KeyframePlaylist(rendition),
+            ["keyframes", "m3u8"] => PublicationFile::KeyframePlaylist(rendition),
             ["mp4"] => PublicationFile::Track(rendition, kind),
             ["m3u8"] => PublicationFile::MediaPlaylist(rendition, kind),
             ["init", "mp4"] => PublicationFile::Init(rendition, kind),
@@ -160,7 +160,7 @@ mod tests {
         use RenditionName::Low;
         let publication = PublicationId::from(IdParts { now: Timestamp::from_unix_ms(1), random: [3; 10] });
         let links = Links::below(publication);
-        let numbered = links.to_segments(Low, TrackKind::Video).replace(NUMBER, "00042");
+        let numbered = links.to_segments(Low, TrackKind::Video).replace("$Number%05d$", "00042");
         assert_eq!(numbered, links.to(PublicationFile::Segment(Low, TrackKind::Video, 42)));
         assert_eq!(numbered, format!("{publication}/low.video.00042.mp4"));
         assert_eq!(Links::beside().to(PublicationFile::Init(Low, TrackKind::Audio)), "low.audio.init.mp4");

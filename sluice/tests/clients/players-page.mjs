@@ -10,7 +10,7 @@ const WATCHED_S_MIN = 0.3;
 /** A picture above the seek bar may be as far away as two of them are apart. */
 const PICTURE_AWAY_S_MAX = 2.5;
 
-const PLAYERS = { hlsJs, shakaPlayer, dashJs };
+const PLAYERS = { file, hlsJs, shakaPlayer, dashJs };
 
 /** What a player has: `heights`, of the qualities there are, `choose(height)`, `hover(time_s)`, and `complaints`. */
 window.watch = async (name, source, seed, seeks) => {
@@ -48,6 +48,15 @@ window.watch = async (name, source, seed, seeks) => {
     throw new Error(`${doing}: ${error.message} ${JSON.stringify(state)} ${player.complaints.join('; ')}`);
   }
 };
+
+/** No player at all: one quality, and no pictures. */
+async function file(element, { url }) {
+  const complaints = [];
+  element.addEventListener('error', () => complaints.push(element.error.message));
+  element.src = url;
+  await until(() => element.readyState >= 1 || complaints.length > 0);
+  return { complaints, heights: () => [element.videoHeight], choose: () => {}, hover: async () => null };
+}
 
 async function hlsJs(element, { url }) {
   const hls = new Hls();

@@ -1,4 +1,4 @@
-//! What other people's players make of a film: in a browser, and FFmpeg.
+//! What other people's players make of a film: in browsers, and FFmpeg.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,11 @@ async fn players_play_seek_switch_and_show_pictures() {
         assert_eq!(line["pictures"].as_array().unwrap().len(), 3, "{line}");
     }
     assert_eq!(seen.len(), 6, "each player with each manifest that it reads");
+    let mut walk = node("firefox.mjs");
+    walk.args([app.base(), &id, SEED]);
+    let line = &run(walk).await[0];
+    println!("{line}");
+    assert_eq!((line["seeks"].as_u64(), line["shown"][0].as_u64()), (Some(20), Some(720)), "{line}");
     app.finish();
 }
 
