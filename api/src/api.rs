@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::settings::Urls;
 use chassis::{
-    Caller, Clock, ConcurrencyBucket, Ids, Policy, Problem, RateLimiter, Routes, Settings, Shared,
+    Caller, Clock, ConcurrencyBucket, Ids, LinkKeys, Policy, Problem, RateLimiter, Routes, Settings, Shared,
     SigningKey, Tokens,
 };
 use domain::{Quota, Timestamp, VideoId};
@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::events::Watcher;
 use crate::failure::OrProblem;
-use crate::{comments, events, page, quotas, sessions, setup, users, videos};
+use crate::{comments, events, page, playback, quotas, sessions, setup, users, videos};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -25,6 +25,7 @@ pub struct Deps {
     pub catalog: Catalog,
     pub tokens: Tokens,
     pub signing_key: SigningKey,
+    pub link_keys: LinkKeys,
     pub clock: Clock,
     pub ids: Ids,
     pub urls: Urls,
@@ -37,12 +38,14 @@ pub struct Api {
     pub(crate) catalog: Catalog,
     pub(crate) tokens: Tokens,
     pub(crate) signing_key: SigningKey,
+    pub(crate) link_keys: LinkKeys,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) urls: Urls,
     pub(crate) shutdown: CancellationToken,
     pub(crate) session_s: u64,
     pub(crate) upload_token_s: u64,
+    pub(crate) link_s: u64,
     pub(crate) upload_bytes_max: u64,
     /// Of users that have no bounds of their own.
     pub(crate) quota: Quota,
@@ -54,19 +57,21 @@ pub struct Api {
 
 impl Api {
     pub fn new(deps: Deps, settings: &Settings) -> Arc<Self> {
-        let Deps { catalog, tokens, signing_key, clock, ids, urls, shared, shutdown } = deps;
+        let Deps { catalog, tokens, signing_key, link_keys, clock, ids, urls, shared, shutdown } = deps;
         let limits = &settings.limits;
         Arc::new(Api {
             watcher: Watcher::new(catalog.clone(), clock.clone()),
             catalog,
             tokens,
             signing_key,
+            link_keys,
             clock,
             ids,
             urls,
             shutdown,
             session_s: settings.session_s,
             upload_token_s: settings.upload_token_s,
+            link_s: settings.link_s,
             upload_bytes_max: limits.upload_bytes_max,
             quota: limits.quota(),
             logins: RateLimiter::new("login", limits.logins_per_minute_per_client, MINUTE).sharing(&shared),
@@ -92,6 +97,7 @@ impl Api {
             .route(Policy::Anyone, routes!(videos::list))
             .route(Policy::Anyone, routes!(videos::one))
             .route(Policy::SignedIn, routes!(videos::update, videos::delete))
+            .route(Policy::Anyone, routes!(playback::playback))
             .route(Policy::Anyone, routes!(events::follow))
             .route(Policy::Anyone, routes!(comments::list))
             .route(Policy::SignedIn, routes!(comments::create))

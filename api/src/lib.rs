@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod input;
 mod page;
+mod playback;
 mod quotas;
 mod run;
 mod sessions;

@@ -3,8 +3,8 @@
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, Problem, Settings, Shared, SigningKey, Tokens, ops,
-    password, shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, LinkKeys, Problem, Settings, Shared, SigningKey, Tokens,
+    ops, password, shutdown,
 };
 use sql::Catalog;
 
@@ -18,7 +18,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     let host = Host::bind(&settings).await?;
     let ids = Ids::system();
     settings.make_data_dir()?;
-    let signing_key = SigningKey::of(&settings, &ids)?;
+    let (signing_key, link_keys) = (SigningKey::of(&settings, &ids)?, LinkKeys::of(&settings, &ids)?);
     let catalog = Catalog::open(&settings.database_place()).await?;
     let clock = Clock::kept_by(catalog.clock(), &shutdown).await?;
     let shared = Shared::of(&settings)?;
@@ -27,6 +27,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         tokens: tokens.sharing(shared.clone(), &shutdown),
         catalog: catalog.clone(),
         signing_key,
+        link_keys,
         clock,
         ids: ids.clone(),
         urls: settings.urls(host.address()),

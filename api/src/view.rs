@@ -1,7 +1,7 @@
 //! The shapes that clients see.
 
 use chassis::{Caller, UploadToken};
-use domain::{MediaProblem, RenditionState, Stage, VideoState};
+use domain::{MediaProblem, RenditionState, Stage, VideoState, Visibility};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -76,6 +76,7 @@ pub(crate) struct Video {
     /// A plain MP4. This and the other addresses are there once the video is `playable`.
     play_url: Option<String>,
     hls_url: Option<String>,
+    dash_url: Option<String>,
     cover_url: Option<String>,
     /// WebVTT: small pictures from all over the film. There a moment after the video is `ready`.
     storyboard_url: Option<String>,
@@ -83,6 +84,9 @@ pub(crate) struct Video {
     thumbhash: Option<String>,
     renditions: Vec<Rendition>,
     counts: Counts,
+    /// For the owner and admins: bytes of the film that were sent, some seconds late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    served_bytes: Option<u64>,
     liked: bool,
     error: Option<Failure>,
     /// One sentence each, e.g. that the file was cut off.
@@ -119,8 +123,25 @@ pub(crate) struct Rendition {
     engine: Option<String>,
 }
 
+/// Addresses that a player opens as they are. What playlists and cues name from there is signed too.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Playback {
+    hls_url: String,
+    dash_url: String,
+    /// A plain MP4; `rendition=` may be added to its query.
+    play_url: String,
+    /// `w=` may be added to its query.
+    cover_url: Option<String>,
+    /// WebVTT. There a moment after the video is `ready`.
+    storyboard_url: Option<String>,
+    /// Null: never.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Counts {
+    /// Each viewer once in a while, whoever got more than the beginning of the film; some seconds late.
     views: u64,
     likes: u64,
     comments: u64,
@@ -226,6 +247,7 @@ impl Api {
     pub(crate) fn video_view(&self, video: sql::Video, caller: &Caller) -> Video {
         let at = Addresses::of(&self.urls.stream, &video);
         let watchable = video.state.is_watchable();
+        let is_own = caller.is(video.author.id) || caller.is_admin();
         Video {
             upload: self.upload_view(&video, caller, &at),
             id: video.id.to_string(),
@@ -243,6 +265,7 @@ impl Api {
             height: video.size.map(|size| size.height),
             frame_rate: video.frame_rate,
             hls_url: watchable.then(|| format!("{}/master.m3u8", at.play)),
+            dash_url: watchable.then(|| format!("{}/manifest.mpd", at.play)),
             cover_url: video.cover_attempt.filter(|_| watchable).map(|_| format!("{}/cover.jpg", at.play)),
             storyboard_url: video
                 .storyboard_attempt
@@ -255,13 +278,34 @@ impl Api {
                 .map(|rendition| at.rendition(rendition, caller))
                 .collect(),
             play_url: watchable.then_some(at.play),
-            counts: Counts { views: 0, likes: 0, comments: video.comments_count },
+            served_bytes: is_own.then_some(video.served_bytes),
+            counts: Counts { views: video.views_count, likes: 0, comments: video.comments_count },
             liked: false,
             error: Failure::of(video.state, video.failure),
             warnings: video.warnings,
             created_at: video.created_at.to_rfc3339(),
             published_at: video.published_at.map(domain::Timestamp::to_rfc3339),
         }
+    }
+
+    /// `None` before it is `playable`.
+    pub(crate) fn playback_view(&self, video: &sql::Video) -> Option<Playback> {
+        if !video.state.is_watchable() {
+            return None;
+        }
+        let is_private = video.visibility == Visibility::Private;
+        let link = is_private.then(|| self.link_keys.sign(video.id, self.now(), self.link_s));
+        let query = link.as_ref().map(|link| format!("?{}", link.query())).unwrap_or_default();
+        let at = Addresses::of(&self.urls.stream, video);
+        let address = |path: &str| format!("{}{path}{query}", at.play);
+        Some(Playback {
+            hls_url: address("/master.m3u8"),
+            dash_url: address("/manifest.mpd"),
+            play_url: address(""),
+            cover_url: video.cover_attempt.map(|_| address("/cover.jpg")),
+            storyboard_url: video.storyboard_attempt.map(|_| address("/storyboard.vtt")),
+            expires_at: link.map(|link| link.expires_at.to_rfc3339()),
+        })
     }
 
     /// The token lives as long as the video waits, however often it is asked for.

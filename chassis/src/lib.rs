@@ -29,7 +29,7 @@ mod shared;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use auth::{Caller, KeyError, Policy, SigningKey, Tokens, UploadToken, VerifyingKey};
+pub use auth::{Caller, KeyError, Link, LinkKeys, Policy, SigningKey, Tokens, UploadToken, VerifyingKey};
 pub use client::{ClientAddress, Network};
 pub use clock::Clock;
 pub use edge::{Edge, EdgeConfig};

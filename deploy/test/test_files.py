@@ -17,7 +17,7 @@ PARSED = {
     "test_kubernetes.py": ["kubernetes/**/*.yaml", "kubernetes/**/*.toml", "kubernetes/secrets", "kubernetes/apply"],
     "test_nginx.py": ["nginx/*"],
     "test_systemd.py": ["systemd/*"],
-    "test_files.py": ["README.md", "make-secrets", "test/*"],
+    "test_files.py": ["README.md", "cdn.md", "make-secrets", "test/*"],
 }
 
 

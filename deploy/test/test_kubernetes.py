@@ -242,9 +242,10 @@ class Kubernetes(unittest.TestCase):
                 (volume,) = [volume for volume in pod(workload)["volumes"] if "projected" in volume]
                 mounted = {source["secret"]["name"] for source in volume["projected"]["sources"]}
                 if component == "api":
-                    self.assertEqual(mounted, {"sluice-database", "sluice-signing-key"})
+                    self.assertEqual(mounted, {"sluice-database", "sluice-signing-key", "sluice-link-keys"})
                 else:
-                    self.assertEqual(mounted, {"sluice-database", "sluice-verifying-key", "sluice-store"})
+                    links = {"sluice-link-keys"} if component == "streamserver" else set()
+                    self.assertEqual(mounted, {"sluice-database", "sluice-verifying-key", "sluice-store"} | links)
 
     def test_selectors_find_something(self):
         for overlay in OVERLAYS:

@@ -17,6 +17,7 @@ pub mod task;
 mod timestamp;
 mod upload;
 mod video;
+mod viewer_hash;
 
 pub use account::{InvalidAccount, Role, Username};
 pub use closed_enum::UnknownWord;
@@ -36,6 +37,7 @@ pub use quota::Quota;
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use upload::{UploadKind, UploadState};
 pub use video::{MediaProblem, RenditionName, RenditionState, Stage, VideoCodec, VideoState, Visibility};
+pub use viewer_hash::ViewerHash;
 
 /// Widths, in pixels, at which covers are made; a width above the source's own is never made.
 pub const COVER_WIDTHS_PX: [u32; 4] = [120, 240, 480, 720];

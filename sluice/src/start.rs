@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use chassis::telemetry::{self, Metrics};
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, Settings, Shared, SigningKey, Tokens, password, shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, LinkKeys, Settings, Shared, SigningKey, Tokens, password,
+    shutdown,
 };
 use scheduler::{Scheduler, Transcoder};
 use streamserver::StreamServer;
@@ -26,7 +27,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
     let host = Host::bind(&settings).await?;
     let embedded = Embedded::open(&settings).await?;
     let ids = Ids::system();
-    let signing_key = SigningKey::of(&settings, &ids)?;
+    let (signing_key, link_keys) = (SigningKey::of(&settings, &ids)?, LinkKeys::of(&settings, &ids)?);
     let clock = Clock::kept_by(embedded.catalog.clock(), &shutdown).await?;
     let shared = Shared::of(&settings)?;
     let tokens = Tokens::new(signing_key.verifying(), clock.clone(), embedded.catalog.session_lookup())
@@ -38,6 +39,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
             catalog: embedded.catalog.clone(),
             tokens: tokens.clone(),
             signing_key,
+            link_keys: link_keys.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
             urls: settings.urls(host.address()),
@@ -56,7 +58,9 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
             store: embedded.store.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
+            link_keys,
             limits: settings.limits.clone(),
+            views: settings.views,
             shutdown: shutdown.clone(),
         },
         settings.urls(host.address()).stream,

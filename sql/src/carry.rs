@@ -20,7 +20,7 @@ const PAGE_ROWS: usize = 200;
 const LOCKED_PASSES_MAX: usize = 3;
 
 /// Every table with its primary key, parents before children.
-const TABLES: [(&str, &[&str]); 14] = [
+const TABLES: [(&str, &[&str]); 16] = [
     ("users", &["id"]),
     ("idempotency_keys", &["user_id", "key"]),
     ("sessions", &["id"]),
@@ -35,6 +35,8 @@ const TABLES: [(&str, &[&str]); 14] = [
     ("jobs", &["id"]),
     ("deletions", &["id"]),
     ("comments", &["id"]),
+    ("watching", &["video_id"]),
+    ("views", &["video_id", "viewer"]),
 ];
 
 /// What a run did to the target.

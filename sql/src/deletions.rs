@@ -341,7 +341,9 @@ async fn bury(tx: &mut Tx, video: VideoId, now: Timestamp) -> Result<(), SqlErro
 
 async fn forget_video(tx: &mut Tx, video: VideoId) -> Result<(), SqlError> {
     // In the order of their references.
-    const STATEMENTS: [&str; 10] = [
+    const STATEMENTS: [&str; 12] = [
+        "-- purge.views\nDELETE FROM views WHERE video_id = $1",
+        "-- purge.watching\nDELETE FROM watching WHERE video_id = $1",
         "-- purge.comments\nDELETE FROM comments WHERE video_id = $1",
         "-- purge.renditions\nDELETE FROM renditions WHERE publication_id IN
            (SELECT id FROM publications WHERE video_id = $1)",

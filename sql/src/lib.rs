@@ -36,6 +36,7 @@ mod users;
 mod video_edits;
 mod video_moves;
 mod videos;
+mod views;
 mod weather;
 
 pub use attempts::{Attempt, AttemptState};
@@ -64,4 +65,5 @@ pub use uploads::{BeginUpload, CompleteUpload, CompletedUpload, Film, NewUpload,
 pub use users::{CreateUser, Credentials, NewUser, UpdateUser, User, UserPatch};
 pub use video_edits::{NewVideo, VideoPatch};
 pub use videos::{Audience, Author, Failure, Progress, Rendition, Video, VideoCursor, VideoFilter};
+pub use views::Watched;
 pub use weather::{Call, Fault};

@@ -52,6 +52,10 @@ pub struct Video {
     /// Best first; planned ones are pending.
     pub renditions: Vec<Rendition>,
     pub comments_count: u64,
+    /// Some seconds late.
+    pub views_count: u64,
+    /// Bytes of film that were sent, as late.
+    pub served_bytes: u64,
     pub created_at: Timestamp,
     pub published_at: Option<Timestamp>,
     /// A scheduled deletion, while it lies in the future.
@@ -121,7 +125,8 @@ const COLUMNS: &str =
     "v.id, v.author_id, u.username, u.display_name, v.title, v.description, v.tags, v.visibility,
     v.state, v.progress, v.width, v.height, v.frame_rate, v.duration_s, v.source_bytes, v.source_filename,
     v.warnings, v.problem, v.problem_detail, v.cover_at_s, v.cover_attempt, v.cover_width_max, v.thumbhash,
-    v.publication_id, v.comments_count, v.created_at, v.published_at, v.gone_at";
+    v.publication_id, v.comments_count, coalesce(w.views_count, 0) AS views_count,
+    coalesce(w.served_bytes, 0) AS served_bytes, v.created_at, v.published_at, v.gone_at";
 
 impl Catalog {
     /// Whoever asks: who may see it is decided by the caller, from `state`, `visibility` and `author`.
@@ -129,6 +134,7 @@ impl Catalog {
         let row = sqlx::query(AssertSqlSafe(format!(
             "-- videos.one
              SELECT {COLUMNS}, {STORYBOARD_ATTEMPT} FROM videos v JOIN users u ON u.id = v.author_id
+             LEFT JOIN watching w ON w.video_id = v.id
              WHERE v.id = $1 AND (v.gone_at IS NULL OR v.gone_at > $2)"
         )))
         .bind(id.to_string())
@@ -182,6 +188,7 @@ impl Catalog {
         let rows = sqlx::query(AssertSqlSafe(format!(
             "-- videos.list
              SELECT {COLUMNS}, {STORYBOARD_ATTEMPT} FROM videos v JOIN users u ON u.id = v.author_id {tag_join}
+             LEFT JOIN watching w ON w.video_id = v.id
              WHERE {audience} AND {author} AND {tag} AND v.id < $1 AND (v.gone_at IS NULL OR v.gone_at > $2)
              ORDER BY v.id DESC LIMIT $3"
         )))
@@ -327,6 +334,8 @@ fn video(row: &AnyRow) -> Result<Video, SqlError> {
         publication: parsed_opt(row, "publication_id")?,
         renditions: Vec::new(),
         comments_count: natural(row, "comments_count")?,
+        views_count: natural(row, "views_count")?,
+        served_bytes: natural(row, "served_bytes")?,
         created_at: instant(row, "created_at")?,
         published_at: instant_opt(row, "published_at")?,
         gone_at: instant_opt(row, "gone_at")?,

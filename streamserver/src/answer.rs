@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use chassis::{ConcurrencyBucket, Problem};
-use domain::{Layout, Piece, Visibility};
+use domain::{Layout, Piece};
 use std::error::Error;
 
 use futures::TryStreamExt;
@@ -20,6 +20,7 @@ use crate::conditional::{Decision, Validators};
 use crate::layout_body::{self, Files};
 use crate::objects::Objects;
 use crate::range::{self, Selection};
+use crate::suffix::Suffix;
 use crate::track_file::Sliced;
 
 /// Between the parts of a `multipart/byteranges` answer. Fixed, so that equal requests have equal answers; that a
@@ -28,6 +29,11 @@ const PARTS_BOUNDARY: &str = "sluice-7c9d1f0b6e5a4c38-part";
 
 /// A client waits this long for the first bytes; a stream that flows has the store's patience.
 const OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// RFC 9213: for CDNs, in the place of `Cache-Control`.
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+/// Of a name that points at what is live now.
+const POINTER_S_MAX: u64 = 1;
 
 /// How long an answer may be kept, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,19 +44,44 @@ pub enum Caching {
     Pointer,
     /// Not for everyone's eyes.
     Private,
+    /// Opened by a link. `at_edge`: also by a CDN, for all that come with a good link.
+    Signed { s_max: u64, at_edge: bool },
 }
 
 impl Caching {
-    pub fn of(visibility: Visibility, public: Caching) -> Caching {
-        if visibility == Visibility::Private { Caching::Private } else { public }
+    /// The same, of a video that was opened by a link: no longer than the link lasts.
+    pub fn signed(self, left_s: u64) -> Caching {
+        match self {
+            Caching::Immutable => Caching::Signed { s_max: left_s, at_edge: true },
+            Caching::Pointer => Caching::Signed { s_max: left_s.min(POINTER_S_MAX), at_edge: true },
+            Caching::Private | Caching::Signed { .. } => self,
+        }
     }
 
-    fn header(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Caching::Immutable => "public, max-age=31536000, immutable",
-            Caching::Pointer => "public, max-age=1",
-            Caching::Private => "private, no-store",
-        })
+    /// The same, of an answer that passes the link on: what was written for one is nobody else's.
+    pub fn passing_on(self) -> Caching {
+        match self {
+            Caching::Signed { s_max, .. } => Caching::Signed { s_max, at_edge: false },
+            other => other,
+        }
+    }
+
+    fn write(self, headers: &mut HeaderMap) {
+        let cache_control = match self {
+            Caching::Immutable => HeaderValue::from_static("public, max-age=31536000, immutable"),
+            Caching::Pointer => HeaderValue::from_static("public, max-age=1"),
+            Caching::Private => HeaderValue::from_static("private, no-store"),
+            Caching::Signed { s_max, .. } => ascii(format!("private, max-age={s_max}")),
+        };
+        headers.insert(CACHE_CONTROL, cache_control);
+        if let Caching::Signed { s_max, at_edge } = self {
+            let edge = if at_edge {
+                ascii(format!("max-age={s_max}"))
+            } else {
+                HeaderValue::from_static("no-store")
+            };
+            headers.insert(CDN_CACHE_CONTROL, edge);
+        }
     }
 }
 
@@ -62,11 +93,24 @@ pub struct Description {
     pub disposition: Option<HeaderValue>,
 }
 
+impl Description {
+    /// Of an answer that names addresses, each with `suffix` behind it.
+    pub fn naming(mut self, suffix: &Suffix) -> Description {
+        self.validators.etag.push_str(&suffix.tag());
+        self.caching = self.caching.passing_on();
+        self
+    }
+}
+
 /// The parts of a request that decide about an answer.
 pub struct Asked<'a> {
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
 }
+
+/// Where in the layout an answer begins, if not at its beginning: put into the response.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstByte(pub u64);
 
 /// Why a layout was not answered.
 pub enum Refusal {
@@ -170,6 +214,7 @@ fn parts_layout(
     let slice = |part: &std::ops::Range<u64>| layout.slice(part.start, part.end - part.start);
     if let [part] = parts {
         response.headers_mut().insert(CONTENT_RANGE, ascii(content_range(part, total)));
+        response.extensions_mut().insert(FirstByte(part.start));
         return slice(part);
     }
     let kind = format!("multipart/byteranges; boundary={PARTS_BOUNDARY}");
@@ -206,7 +251,7 @@ fn describe(headers: &mut HeaderMap, description: &Description) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(description.content_type));
     headers.insert(ETAG, ascii(description.validators.quoted_etag()));
     headers.insert(LAST_MODIFIED, ascii(description.validators.http_date()));
-    headers.insert(CACHE_CONTROL, description.caching.header());
+    description.caching.write(headers);
     if let Some(disposition) = &description.disposition {
         headers.insert(CONTENT_DISPOSITION, disposition.clone());
     }

@@ -2,13 +2,14 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chassis::{Caller, Path, Problem, Query};
+use chassis::{Path, Problem, Query};
 use domain::{COVER_WIDTHS_PX, CoverFormat, ObjectFile, ObjectKey, VideoId};
 use http::{HeaderMap, Method};
 
 use crate::StreamServer;
 use crate::answer::{self, Asked, Caching, Description};
 use crate::conditional::Validators;
+use crate::viewer::Viewer;
 
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -52,14 +53,14 @@ pub async fn webp(State(server): State<StreamServer>, request: CoverRequest) -> 
     cover(&server, request, CoverFormat::Webp).await
 }
 
-type CoverRequest = (Caller, Path<VideoId>, Query<Wanted>, Method, HeaderMap);
+type CoverRequest = (Viewer, Path<VideoId>, Query<Wanted>, Method, HeaderMap);
 
 async fn cover(
     server: &StreamServer,
-    (caller, Path(video), Query(wanted), method, headers): CoverRequest,
+    (viewer, Path(video), Query(wanted), method, headers): CoverRequest,
     format: CoverFormat,
 ) -> Result<Response, Problem> {
-    let watchable = server.watch.watchable(video, &caller).await?;
+    let watchable = server.watch.watchable(video, &viewer).await?;
     let (Some(attempt), Some(width_max)) = (watchable.cover_attempt, watchable.cover_width_max) else {
         return Err(Problem::not_found());
     };
@@ -71,10 +72,10 @@ async fn cover(
             last_modified: watchable.published_at,
         },
         content_type: key.file.content_type(),
-        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        caching: viewer.caching(&watchable, Caching::Pointer),
         disposition: None,
     };
-    let picture = server.watch.picture(key, &caller).await?;
+    let picture = server.watch.picture(key, &viewer).await?;
     answer::bytes(&Asked { method: &method, headers: &headers }, &description, picture)
 }
 

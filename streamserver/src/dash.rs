@@ -324,6 +324,7 @@ fn rational(frame_rate: f64) -> String {
 mod tests {
     use super::*;
     use crate::sheet::Tile;
+    use crate::suffix::Suffix;
     use dash_mpd_core::{AdaptationSet, MPD, SegmentTemplate};
     use domain::{Fragment, Layout, Piece};
     use std::time::Duration;
@@ -374,7 +375,7 @@ mod tests {
                 });
             }
             let presentation = Presentation { tracks, pictures: None, buffer_s: 6 };
-            let text = manifest(&Links::beside(), &presentation, addressing);
+            let text = manifest(&Links::beside(&Suffix::default()), &presentation, addressing);
             dash_mpd_core::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
         }
     }
@@ -478,8 +479,12 @@ mod tests {
         let pictures =
             Some(Pictures { sheet: &sheet, address: "a/storyboard.jpg".to_owned(), bytes: 13_500 });
         let presentation = Presentation { tracks: Vec::new(), pictures, buffer_s: 6 };
-        let mpd =
-            dash_mpd_core::parse(&manifest(&Links::beside(), &presentation, Addressing::Ranges)).unwrap();
+        let mpd = dash_mpd_core::parse(&manifest(
+            &Links::beside(&Suffix::default()),
+            &presentation,
+            Addressing::Ranges,
+        ))
+        .unwrap();
         let set = &mpd.periods[0].adaptations[0];
         assert_eq!(set.mimeType.as_deref(), Some("image/jpeg"));
         let sprite = &set.representations[0];

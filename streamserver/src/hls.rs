@@ -240,6 +240,7 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suffix::Suffix;
     use m3u8_rs::{MediaPlaylistType, Playlist};
 
     fn segment(duration_s: f64, bytes: u64) -> Segment {
@@ -271,7 +272,7 @@ mod tests {
             variant(Medium, 1_500_000, Some(Medium)),
             variant(Low, 400_000, Some(Medium)),
         ];
-        let text = master(&Links::beside(), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -302,7 +303,7 @@ mod tests {
             let video_codec = ["avc1.64001f", "hvc1.1.6.L93.90", "av01.0.05M.08"][name.codec() as usize];
             Variant { video_codec: video_codec.into(), ..variant(name, average_bps, Some(Medium)) }
         });
-        let text = master(&Links::beside(), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -324,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_silent_film_has_no_audio_group() {
-        let text = master(&Links::beside(), &[variant(RenditionName::Original, 1_000_000, None)]);
+        let text =
+            master(&Links::beside(&Suffix::default()), &[variant(RenditionName::Original, 1_000_000, None)]);
         assert!(!text.contains("AUDIO"), "{text}");
         assert!(text.contains("CODECS=\"avc1.64001f\""), "{text}");
     }
@@ -336,7 +338,7 @@ mod tests {
         let found = found.map(|(bytes, duration_s)| Keyframe { bytes, duration_s });
         let keyframe_rate = Some(keyframe_rate(&found, 6));
         let variants = [variant(Medium, 1_000_000, None), Variant { keyframe_rate, ..variant(Low, 1, None) }];
-        let text = master(&Links::beside(), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -347,7 +349,7 @@ mod tests {
         assert_eq!(low.codecs.as_deref(), Some("avc1.64001f"));
         assert_eq!(low.resolution.map(|size| (size.width, size.height)), Some((720, 1280)));
 
-        let text = keyframes(&Links::beside(), Low, &found, 6);
+        let text = keyframes(&Links::beside(&Suffix::default()), Low, &found, 6);
         let Ok((_, Playlist::MediaPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -364,7 +366,12 @@ mod tests {
     fn a_media_playlist_lists_segments_with_their_map() {
         let segments = [segment(2.002, 1), segment(6.006, 1), segment(0.5, 1)];
         let target_s = target_duration_s([&segments[..]]);
-        let text = media(&Links::beside(), (RenditionName::Low, TrackKind::Audio), &segments, target_s);
+        let text = media(
+            &Links::beside(&Suffix::default()),
+            (RenditionName::Low, TrackKind::Audio),
+            &segments,
+            target_s,
+        );
         let Ok((_, Playlist::MediaPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };

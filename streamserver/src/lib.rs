@@ -8,6 +8,7 @@
 mod answer;
 mod attempt;
 mod blocks;
+mod cmcd;
 mod conditional;
 mod cover;
 mod dash;
@@ -35,10 +36,13 @@ mod run;
 mod segments;
 mod server;
 mod sheet;
+mod statistics;
 mod storyboard;
+mod suffix;
 mod track_file;
 mod upload;
 mod upload_request;
+mod viewer;
 mod watch;
 
 pub use run::{main, run};

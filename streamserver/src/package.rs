@@ -13,6 +13,7 @@ use crate::hls::{self, Variant, VariantAudio};
 use crate::layout_body::Files;
 use crate::publication_file::Links;
 use crate::segments::{self, Segment};
+use crate::suffix::Suffix;
 use crate::track_file::{Keyframe, TrackFile};
 
 /// Immutable: a publication never changes, and neither does what it points at.
@@ -91,28 +92,34 @@ impl Package {
         self.rendition(asked).or_else(|| plain.min_by_key(distance)).unwrap_or(&self.renditions[0])
     }
 
-    pub fn master_playlist(&self) -> String {
+    /// `suffix` goes behind every address.
+    pub fn master_playlist(&self, suffix: &Suffix) -> String {
         let variants: Vec<Variant> =
             self.renditions.iter().map(|rendition| self.variant(rendition)).collect();
-        hls::master(&Links::below(self.id), &variants)
+        hls::master(&Links::below(self.id, suffix), &variants)
     }
 
-    pub fn manifest(&self, pictures: Option<Pictures<'_>>, addressing: Addressing) -> String {
+    pub fn manifest(
+        &self,
+        suffix: &Suffix,
+        pictures: Option<Pictures<'_>>,
+        addressing: Addressing,
+    ) -> String {
         let tracks = self.renditions.iter().flat_map(|rendition| self.tracks(rendition)).collect();
         let presentation = Presentation { tracks, pictures, buffer_s: self.target_s };
-        dash::manifest(&Links::below(self.id), &presentation, addressing)
+        dash::manifest(&Links::below(self.id, suffix), &presentation, addressing)
     }
 
     /// `None` where there is no such track.
-    pub fn media_playlist(&self, name: RenditionName, kind: TrackKind) -> Option<String> {
+    pub fn media_playlist(&self, name: RenditionName, kind: TrackKind, suffix: &Suffix) -> Option<String> {
         let (_, segments) = self.track(name, kind)?;
-        Some(hls::media(&Links::beside(), (name, kind), segments, self.target_s))
+        Some(hls::media(&Links::beside(suffix), (name, kind), segments, self.target_s))
     }
 
     /// `None` where nobody knows where its keyframes end.
-    pub fn keyframe_playlist(&self, name: RenditionName) -> Option<String> {
+    pub fn keyframe_playlist(&self, name: RenditionName, suffix: &Suffix) -> Option<String> {
         let keyframes = &self.rendition(name)?.keyframes;
-        let text = || hls::keyframes(&Links::beside(), name, keyframes, self.target_s);
+        let text = || hls::keyframes(&Links::beside(suffix), name, keyframes, self.target_s);
         (!keyframes.is_empty()).then(text)
     }
 

@@ -11,12 +11,19 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::answer::{self, Asked, Description};
+use crate::suffix::Suffix;
 
 pub const HLS: &str = "application/vnd.apple.mpegurl";
 pub const DASH: &str = "application/dash+xml";
 
-/// `description.validators` are those of the plain form.
-pub fn answer(asked: &Asked<'_>, mut description: Description, text: String) -> Result<Response, Problem> {
+/// `description` is that of the plain form without `suffix`, which stands behind every address in `text`.
+pub fn answer(
+    asked: &Asked<'_>,
+    description: Description,
+    suffix: &Suffix,
+    text: String,
+) -> Result<Response, Problem> {
+    let mut description = description.naming(suffix);
     let gzip = accepts_gzip(asked.headers);
     let body = if gzip {
         description.validators.etag.push_str("-gz");

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chassis::{Caller, Path, Problem, Query};
+use chassis::{Path, Problem, Query};
 use domain::{RenditionName, VideoId};
 use http::{HeaderMap, Method};
 
@@ -10,6 +10,7 @@ use crate::StreamServer;
 use crate::answer::{Asked, Caching, Description};
 use crate::conditional::Validators;
 use crate::disposition;
+use crate::viewer::Viewer;
 
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -42,14 +43,14 @@ pub struct Wanted {
 )]
 pub async fn progressive(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path(video): Path<VideoId>,
     Query(wanted): Query<Wanted>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let watchable = server.watch.watchable(video, &caller).await?;
-    let package = server.watch.package(video, watchable.publication, &caller).await?;
+    let watchable = server.watch.watchable(video, &viewer).await?;
+    let package = server.watch.package(video, watchable.publication, &viewer).await?;
     let rendition = package.nearest(wanted.rendition);
     let is_download = wanted.download.is_some_and(|download| download != "0");
     let description = Description {
@@ -60,11 +61,23 @@ pub async fn progressive(
             last_modified: rendition.published.published_at,
         },
         content_type: "video/mp4",
-        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        caching: viewer.caching(&watchable, Caching::Pointer),
         disposition: is_download.then(|| disposition::attachment(&watchable.title)),
     };
+    let layout = &rendition.index.progressive;
+    // Whoever saves a file does not watch it now.
+    let viewer = if is_download {
+        viewer
+    } else {
+        viewer.watching_from(preview_bytes(layout.bytes(), rendition.published.duration_s))
+    };
     let asked = Asked { method: &method, headers: &headers };
-    server
-        .answer_layout(video, &caller, &asked, &description, &rendition.files, &rendition.index.progressive)
-        .await
+    server.answer_layout(video, &viewer, &asked, &description, &rendition.files, layout).await
+}
+
+/// Of the part that browsers fetch to show a film's length and first picture before anybody asks them to play.
+fn preview_bytes(bytes: u64, duration_s: f64) -> u64 {
+    const PREVIEW_S: f64 = 5.0;
+    let preview_s = PREVIEW_S.min(duration_s / 2.0);
+    if duration_s > 0.0 { (bytes as f64 * preview_s / duration_s) as u64 } else { 0 }
 }

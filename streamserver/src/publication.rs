@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use chassis::{Caller, Path, Problem, Query};
+use chassis::{Path, Problem, Query};
 use domain::{Layout, PublicationId, TrackKind, VideoId};
 use http::{HeaderMap, Method};
 use sql::Watchable;
@@ -17,8 +17,10 @@ use crate::dash::Addressing;
 use crate::package::Package;
 use crate::playlist;
 use crate::publication_file::PublicationFile;
+use crate::segments::Segment;
 use crate::storyboard::Storyboard;
 use crate::track_file::TrackFile;
+use crate::viewer::Viewer;
 
 /// HLS master playlist
 ///
@@ -37,14 +39,16 @@ use crate::track_file::TrackFile;
 )]
 pub async fn master(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path(video): Path<VideoId>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (watchable, package) = live(&server, video, &caller).await?;
-    let description = pointer(&watchable, &package, "master", playlist::HLS);
-    playlist::answer(&Asked { method: &method, headers: &headers }, description, package.master_playlist())
+    let (watchable, package) = live(&server, video, &viewer).await?;
+    let suffix = viewer.suffix(&watchable);
+    let description = pointer(&viewer, &watchable, &package, "master", playlist::HLS);
+    let text = package.master_playlist(&suffix);
+    playlist::answer(&Asked { method: &method, headers: &headers }, description, &suffix, text)
 }
 
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
@@ -74,41 +78,49 @@ pub struct Wanted {
 )]
 pub async fn manifest(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path(video): Path<VideoId>,
     Query(wanted): Query<Wanted>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (watchable, package) = live(&server, video, &caller).await?;
-    let storyboard = Storyboard::of(&server, &watchable, &caller).await;
+    let (watchable, package) = live(&server, video, &viewer).await?;
+    let suffix = viewer.suffix(&watchable);
+    let storyboard = Storyboard::of(&server, &watchable, &viewer).await;
     let drawn = storyboard.as_ref().map(|storyboard| format!(".{}", storyboard.attempt)).unwrap_or_default();
     let name = match wanted.addressing {
         Addressing::Segments => format!("manifest{drawn}"),
         Addressing::Ranges => format!("manifest-ranges{drawn}"),
     };
-    let description = pointer(&watchable, &package, &name, playlist::DASH);
-    let text = package.manifest(storyboard.as_ref().map(Storyboard::pictures), wanted.addressing);
-    playlist::answer(&Asked { method: &method, headers: &headers }, description, text)
+    let description = pointer(&viewer, &watchable, &package, &name, playlist::DASH);
+    let pictures = storyboard.as_ref().map(|storyboard| storyboard.pictures(&suffix));
+    let text = package.manifest(&suffix, pictures, wanted.addressing);
+    playlist::answer(&Asked { method: &method, headers: &headers }, description, &suffix, text)
 }
 
 /// What is watched now.
 async fn live(
     server: &StreamServer,
     video: VideoId,
-    caller: &Caller,
+    viewer: &Viewer,
 ) -> Result<(Arc<Watchable>, Arc<Package>), Problem> {
-    let watchable = server.watch.watchable(video, caller).await?;
-    let package = server.watch.package(video, watchable.publication, caller).await?;
+    let watchable = server.watch.watchable(video, viewer).await?;
+    let package = server.watch.package(video, watchable.publication, viewer).await?;
     Ok((watchable, package))
 }
 
 /// Of a text that points at what is watched now.
-fn pointer(watchable: &Watchable, package: &Package, name: &str, content_type: &'static str) -> Description {
+fn pointer(
+    viewer: &Viewer,
+    watchable: &Watchable,
+    package: &Package,
+    name: &str,
+    content_type: &'static str,
+) -> Description {
     Description {
         validators: validators(package, name),
         content_type,
-        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        caching: viewer.caching(watchable, Caching::Pointer),
         disposition: None,
     }
 }
@@ -137,38 +149,57 @@ fn pointer(watchable: &Watchable, package: &Package, name: &str, content_type: &
 )]
 pub async fn file(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path((video, publication, name)): Path<(VideoId, PublicationId, String)>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let file: PublicationFile = name.parse().map_err(|_| Problem::not_found())?;
-    let watchable = server.watch.watchable(video, &caller).await?;
-    let package = server.watch.package(video, publication, &caller).await?;
+    let watchable = server.watch.watchable(video, &viewer).await?;
+    let package = server.watch.package(video, publication, &viewer).await?;
     let (rendition, kind) = file.track();
     let description = Description {
         validators: validators(&package, &name),
         content_type: content_type(file),
-        caching: Caching::of(watchable.visibility, Caching::Immutable),
+        caching: viewer.caching(&watchable, Caching::Immutable),
         disposition: None,
     };
     let asked = Asked { method: &method, headers: &headers };
+    let suffix = viewer.suffix(&watchable);
     let text = match file {
-        PublicationFile::MediaPlaylist(..) => Some(package.media_playlist(rendition, kind)),
-        PublicationFile::KeyframePlaylist(_) => Some(package.keyframe_playlist(rendition)),
+        PublicationFile::MediaPlaylist(..) => Some(package.media_playlist(rendition, kind, &suffix)),
+        PublicationFile::KeyframePlaylist(_) => Some(package.keyframe_playlist(rendition, &suffix)),
         _ => None,
     };
     if let Some(text) = text {
-        return playlist::answer(&asked, description, text.ok_or_else(Problem::not_found)?);
+        return playlist::answer(&asked, description, &suffix, text.ok_or_else(Problem::not_found)?);
     }
     let files = &package.rendition(rendition).ok_or_else(Problem::not_found)?.files;
     if let PublicationFile::Track(..) = file {
         let (track, segments) = package.track(rendition, kind).ok_or_else(Problem::not_found)?;
         let whole = TrackFile::new(track, segments).ok_or_else(Problem::not_found)?;
-        return server.answer_layout(video, &caller, &asked, &description, files, &whole).await;
+        let viewer = match first_watched(&whole, kind, segments) {
+            Some(byte) => viewer.watching_from(byte),
+            None => viewer,
+        };
+        return server.answer_layout(video, &viewer, &asked, &description, files, &whole).await;
     }
     let layout = media_layout(&package, file).ok_or_else(Problem::not_found)?;
-    server.answer_layout(video, &caller, &asked, &description, files, &layout).await
+    let viewer = if is_watched(&package, file) { viewer.watching_from(0) } else { viewer };
+    server.answer_layout(video, &viewer, &asked, &description, files, &layout).await
+}
+
+/// Players fetch the first segment before anybody asks them to play; who has another one watches.
+fn is_watched(package: &Package, file: PublicationFile) -> bool {
+    let PublicationFile::Segment(rendition, TrackKind::Video, number) = file else { return false };
+    let track = package.track(rendition, TrackKind::Video);
+    number > 1 || track.is_some_and(|(_, segments)| segments.len() == 1)
+}
+
+/// The same of a track as one file: where its second segment begins, or its only one.
+fn first_watched(whole: &TrackFile<'_>, kind: TrackKind, segments: &[Segment]) -> Option<u64> {
+    let first_bytes = segments.first().filter(|_| segments.len() > 1).map_or(0, |first| first.bytes);
+    (kind == TrackKind::Video).then(|| whole.index().end + first_bytes)
 }
 
 /// A publication never changes, so its id and the name of a file stand for the bytes.

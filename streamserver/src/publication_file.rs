@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use domain::{AttemptId, ObjectFile, PublicationId, RenditionName, TrackKind};
 
+use crate::suffix::Suffix;
+
 /// Media files end in `.mp4`, because CDNs decide by the ending what they cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PublicationFile {
@@ -24,6 +26,8 @@ pub enum PublicationFile {
 pub struct Links {
     /// Relative to what names them; empty or ending in `/`.
     folder: String,
+    /// Behind every address.
+    suffix: Suffix,
 }
 
 /// What DASH clients put the number of a segment in place of (ISO/IEC 23009-1 §5.3.9.4.4).
@@ -35,13 +39,13 @@ pub struct UnknownFile;
 
 impl Links {
     /// For what lies under the publication itself.
-    pub fn beside() -> Links {
-        Links { folder: String::new() }
+    pub fn beside(suffix: &Suffix) -> Links {
+        Links { folder: String::new(), suffix: suffix.clone() }
     }
 
     /// For what lies above it, beside its folder.
-    pub fn below(publication: PublicationId) -> Links {
-        Links { folder: format!("{publication}/") }
+    pub fn below(publication: PublicationId, suffix: &Suffix) -> Links {
+        Links { folder: format!("{publication}/"), suffix: suffix.clone() }
     }
 
     pub fn to(&self, file: PublicationFile) -> String {
@@ -54,13 +58,13 @@ impl Links {
     }
 
     fn named(&self, name: &str) -> String {
-        format!("{}{name}", self.folder)
+        format!("{}{name}{}", self.folder, self.suffix)
     }
 }
 
 /// Of a storyboard's sprite, seen from what lies beside the video's playlists.
-pub fn sprite_address(storyboard: AttemptId) -> String {
-    format!("{storyboard}/{}", ObjectFile::StoryboardSprite)
+pub fn sprite_address(storyboard: AttemptId, suffix: &Suffix) -> String {
+    format!("{storyboard}/{}{suffix}", ObjectFile::StoryboardSprite)
 }
 
 impl PublicationFile {
@@ -159,10 +163,13 @@ mod tests {
     fn links_name_files_and_all_segments_at_once() {
         use RenditionName::Low;
         let publication = PublicationId::from(IdParts { now: Timestamp::from_unix_ms(1), random: [3; 10] });
-        let links = Links::below(publication);
+        let links = Links::below(publication, &Suffix::default());
         let numbered = links.to_segments(Low, TrackKind::Video).replace("$Number%05d$", "00042");
         assert_eq!(numbered, links.to(PublicationFile::Segment(Low, TrackKind::Video, 42)));
         assert_eq!(numbered, format!("{publication}/low.video.00042.mp4"));
-        assert_eq!(Links::beside().to(PublicationFile::Init(Low, TrackKind::Audio)), "low.audio.init.mp4");
+        assert_eq!(
+            Links::beside(&Suffix::default()).to(PublicationFile::Init(Low, TrackKind::Audio)),
+            "low.audio.init.mp4"
+        );
     }
 }

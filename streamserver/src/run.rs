@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use chassis::ops::Check;
 use chassis::telemetry::Metrics;
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, ServiceName, Settings, Shared, Tokens, VerifyingKey, ops,
-    program, shutdown,
+    Clock, Edge, EdgeConfig, Failure, Host, Ids, LinkKeys, ServiceName, Settings, Shared, Tokens,
+    VerifyingKey, ops, program, shutdown,
 };
 use sql::Catalog;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +60,9 @@ async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps,
         store,
         clock,
         ids: Ids::system(),
+        link_keys: LinkKeys::of_api(settings).await?,
         limits: settings.limits.clone(),
+        views: settings.views,
         shutdown: shutdown.clone(),
     })
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use bytes::Bytes;
-use chassis::{Caller, Clock, ConcurrencyBucket, FairBucket, Ids, Limits, Policy, Problem, Routes, Tokens};
+use chassis::settings::Views;
+use chassis::{Clock, ConcurrencyBucket, FairBucket, Ids, Limits, LinkKeys, Policy, Problem, Routes, Tokens};
 use domain::VideoId;
 use futures::StreamExt;
 use http::Method;
+use ring::hmac;
 use sql::Catalog;
 use store::Store;
 use tokio::task::JoinHandle;
@@ -17,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::routes;
 
-use crate::answer::{self, Asked, Description, Refusal};
+use crate::answer::{self, Asked, Description, FirstByte, Refusal};
 use crate::layout_body::Files;
 use crate::objects::Objects;
 use crate::resumable::{self, Holds};
+use crate::statistics::Statistics;
 use crate::track_file::Sliced;
+use crate::viewer::{Viewer, Watching};
 use crate::watch::Watch;
 use crate::{cover, progressive, publication, storyboard, upload};
 
@@ -35,7 +39,9 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub ids: Ids,
+    pub link_keys: LinkKeys,
     pub limits: Limits,
+    pub views: Views,
     /// The process is to end: uploads that can be gone on with break off, and keep what came.
     pub shutdown: CancellationToken,
 }
@@ -47,6 +53,7 @@ pub struct StreamServer {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
+    pub(crate) link_keys: LinkKeys,
     pub(crate) limits: Arc<Limits>,
     pub(crate) watch: Watch,
     pub(crate) objects: Objects,
@@ -57,6 +64,9 @@ pub struct StreamServer {
     pub(crate) uploads: FairBucket,
     /// Resumable uploads that are being written to.
     pub(crate) holds: Holds,
+    pub(crate) statistics: Statistics,
+    /// What viewers are told apart with.
+    pub(crate) viewers_key: hmac::Key,
     pub(crate) shutdown: CancellationToken,
     /// Work that must end although its request has: commits, and giving up what was begun.
     pub(crate) tasks: TaskTracker,
@@ -65,13 +75,15 @@ pub struct StreamServer {
 impl StreamServer {
     /// `stream_url` is where viewers reach it, for players that take no relative address.
     pub fn new(deps: Deps, stream_url: String) -> StreamServer {
-        let Deps { catalog, store, clock, ids, limits, shutdown } = deps;
+        let Deps { catalog, store, clock, ids, link_keys, limits, views, shutdown } = deps;
         StreamServer {
             objects: Objects::new(store.clone(), limits.block_cache_bytes_max),
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
             streams: ConcurrencyBucket::new("streams", limits.streams_max),
             uploads: FairBucket::new("uploads", limits.uploads_max),
             holds: Holds::default(),
+            statistics: Statistics::new(views),
+            viewers_key: link_keys.derive("viewers"),
             shutdown,
             tasks: TaskTracker::new(),
             stream_url: stream_url.into(),
@@ -80,26 +92,36 @@ impl StreamServer {
             store,
             clock,
             ids,
+            link_keys,
         }
     }
 
     /// What is done without being asked, until the process is to end.
     pub async fn work(&self) {
-        tokio::join!(self.look_for_left_open(), self.objects.close_old(&self.shutdown));
+        let counting = self.statistics.work(&self.catalog, &self.clock);
+        let counting = self.shutdown.run_until_cancelled(counting);
+        tokio::join!(self.look_for_left_open(), self.objects.close_old(&self.shutdown), counting);
+    }
+
+    /// What was watched until now is told to the database, and not at the next time.
+    pub async fn tell_statistics(&self) {
+        self.statistics.flush(&self.catalog, self.clock.now()).await;
     }
 
     /// To be awaited when no request is left: what requests have left behind comes to its end.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.tell_statistics().await;
     }
 
     /// Breaks off a body that still flows when its video is deleted: a slow reader must not keep it alive.
-    fn while_there(&self, video: VideoId, caller: &Caller, body: Body) -> Body {
+    fn while_there(&self, video: VideoId, viewer: &Viewer, watching: Watching, body: Body) -> Body {
         let guarded = Guarded {
             body: body.into_data_stream(),
             video,
-            caller: *caller,
+            viewer: viewer.clone(),
+            watching,
             watch: self.watch.clone(),
             asking: None,
         };
@@ -113,7 +135,7 @@ impl StreamServer {
     pub(crate) async fn answer_layout(
         &self,
         video: VideoId,
-        caller: &Caller,
+        viewer: &Viewer,
         asked: &Asked<'_>,
         description: &Description,
         files: &Files,
@@ -121,12 +143,14 @@ impl StreamServer {
     ) -> Result<Response, Problem> {
         match answer::layout(asked, &self.objects, &self.streams, description, files, layout).await {
             Ok(response) if asked.method == Method::GET && response.status().is_success() => {
-                Ok(response.map(|body| self.while_there(video, caller, body)))
+                let FirstByte(first) = response.extensions().get().copied().unwrap_or(FirstByte(0));
+                let watching = viewer.watch(self, video, first, asked.headers);
+                Ok(response.map(|body| self.while_there(video, viewer, watching, body)))
             }
             Ok(response) => Ok(response),
             Err(Refusal::Problem(problem)) => Err(problem),
             Err(Refusal::Store(error)) => {
-                Err(self.watch.explain(video, caller, Arc::new(error.into())).await)
+                Err(self.watch.explain(video, viewer, Arc::new(error.into())).await)
             }
         }
     }
@@ -136,7 +160,8 @@ impl StreamServer {
 struct Guarded {
     body: BodyDataStream,
     video: VideoId,
-    caller: Caller,
+    viewer: Viewer,
+    watching: Watching,
     watch: Watch,
     /// A question that was not answered at once.
     asking: Option<JoinHandle<bool>>,
@@ -145,7 +170,12 @@ struct Guarded {
 impl Guarded {
     async fn next(&mut self) -> Result<Option<Bytes>, axum::BoxError> {
         let Some(block) = self.body.next().await else { return Ok(None) };
-        if self.is_gone().await { Err(Gone.into()) } else { Ok(Some(block?)) }
+        if self.is_gone().await {
+            return Err(Gone.into());
+        }
+        let block = block?;
+        self.watching.sent(block.len());
+        Ok(Some(block))
     }
 
     /// Asks the short cache before each block. Where the database is slow to answer, the body flows on meanwhile.
@@ -153,11 +183,11 @@ impl Guarded {
         let (mut asking, patience) = match self.asking.take() {
             Some(asking) => (asking, Duration::ZERO),
             None => {
-                if let Some(gone) = self.watch.is_known_gone(self.video, &self.caller).await {
+                if let Some(gone) = self.watch.is_known_gone(self.video, &self.viewer).await {
                     return gone;
                 }
-                let (watch, video, caller) = (self.watch.clone(), self.video, self.caller);
-                (tokio::spawn(async move { watch.is_gone(video, &caller).await }), ANSWER_WAIT)
+                let (watch, video, viewer) = (self.watch.clone(), self.video, self.viewer.clone());
+                (tokio::spawn(async move { watch.is_gone(video, &viewer).await }), ANSWER_WAIT)
             }
         };
         match tokio::time::timeout(patience, &mut asking).await {

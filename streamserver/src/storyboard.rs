@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chassis::{Caller, Path, Problem};
+use bytes::Bytes;
+use chassis::{Path, Problem};
 use domain::{AttemptId, ObjectFile, ObjectKey, VideoId};
 use http::{HeaderMap, Method};
 use sql::Watchable;
@@ -13,6 +14,8 @@ use crate::conditional::Validators;
 use crate::dash::Pictures;
 use crate::publication_file::sprite_address;
 use crate::sheet::Sheet;
+use crate::suffix::Suffix;
+use crate::viewer::Viewer;
 
 /// Storyboard
 ///
@@ -32,13 +35,13 @@ use crate::sheet::Sheet;
 )]
 pub async fn cues(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path(video): Path<VideoId>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let asked = Asked { method: &method, headers: &headers };
-    storyboard(&server, &caller, video, None, ObjectFile::StoryboardCues, &asked).await
+    storyboard(&server, &viewer, video, None, ObjectFile::StoryboardCues, &asked).await
 }
 
 /// Storyboard as JSON
@@ -58,13 +61,14 @@ pub async fn cues(
 )]
 pub async fn tiles(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path(video): Path<VideoId>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let watchable = server.watch.watchable(video, &caller).await?;
-    let storyboard = Storyboard::of(&server, &watchable, &caller).await.ok_or_else(Problem::not_found)?;
+    let watchable = server.watch.watchable(video, &viewer).await?;
+    let suffix = viewer.suffix(&watchable);
+    let storyboard = Storyboard::of(&server, &watchable, &viewer).await.ok_or_else(Problem::not_found)?;
     let attempt = storyboard.attempt;
     let description = Description {
         validators: Validators {
@@ -72,10 +76,11 @@ pub async fn tiles(
             last_modified: watchable.published_at,
         },
         content_type: "application/json",
-        caching: Caching::of(watchable.visibility, Caching::Pointer),
+        caching: viewer.caching(&watchable, Caching::Pointer),
         disposition: None,
     };
-    let url = format!("{}/stream/videos/{video}/{}", server.stream_url, sprite_address(attempt));
+    let description = description.naming(&suffix);
+    let url = format!("{}/stream/videos/{video}/{}", server.stream_url, sprite_address(attempt, &suffix));
     let json = storyboard.sheet.json(&url);
     answer::bytes(&Asked { method: &method, headers: &headers }, &description, json.into())
 }
@@ -101,13 +106,13 @@ pub async fn tiles(
 )]
 pub async fn sprite(
     State(server): State<StreamServer>,
-    caller: Caller,
+    viewer: Viewer,
     Path((video, attempt)): Path<(VideoId, AttemptId)>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let asked = Asked { method: &method, headers: &headers };
-    storyboard(&server, &caller, video, Some(attempt), ObjectFile::StoryboardSprite, &asked).await
+    storyboard(&server, &viewer, video, Some(attempt), ObjectFile::StoryboardSprite, &asked).await
 }
 
 /// The storyboard that a video has now.
@@ -119,39 +124,55 @@ pub struct Storyboard {
 
 impl Storyboard {
     /// A film is watched without one too: `None` where there is none, and where it cannot be had.
-    pub async fn of(server: &StreamServer, watchable: &Watchable, caller: &Caller) -> Option<Storyboard> {
+    pub async fn of(server: &StreamServer, watchable: &Watchable, viewer: &Viewer) -> Option<Storyboard> {
         let (video, attempt) = (watchable.video, watchable.storyboard_attempt?);
-        let read = |file| server.watch.picture(ObjectKey { video, attempt, file }, caller);
+        let read = |file| server.watch.picture(ObjectKey { video, attempt, file }, viewer);
         let cues = read(ObjectFile::StoryboardCues).await.ok()?;
         let sprite_bytes = read(ObjectFile::StoryboardSprite).await.ok()?.len() as u64;
         let sheet = Sheet::parse(str::from_utf8(&cues).ok()?)?;
         Some(Storyboard { attempt, sheet, sprite_bytes })
     }
 
-    pub fn pictures(&self) -> Pictures<'_> {
-        Pictures { sheet: &self.sheet, address: sprite_address(self.attempt), bytes: self.sprite_bytes }
+    pub fn pictures(&self, suffix: &Suffix) -> Pictures<'_> {
+        Pictures {
+            sheet: &self.sheet,
+            address: sprite_address(self.attempt, suffix),
+            bytes: self.sprite_bytes,
+        }
     }
 }
 
 /// Of `named`, which means these bytes for ever, or the one that the video has now.
 async fn storyboard(
     server: &StreamServer,
-    caller: &Caller,
+    viewer: &Viewer,
     video: VideoId,
     named: Option<AttemptId>,
     file: ObjectFile,
     asked: &Asked<'_>,
 ) -> Result<Response, Problem> {
-    let watchable = server.watch.watchable(video, caller).await?;
+    let watchable = server.watch.watchable(video, viewer).await?;
     let there = watchable.storyboard_attempt.filter(|there| named.is_none_or(|named| named == *there));
     let attempt = there.ok_or_else(Problem::not_found)?;
     let caching = if named.is_some() { Caching::Immutable } else { Caching::Pointer };
     let description = Description {
         validators: Validators { etag: format!("{attempt}.{file}"), last_modified: watchable.published_at },
         content_type: file.content_type(),
-        caching: Caching::of(watchable.visibility, caching),
+        caching: viewer.caching(&watchable, caching),
         disposition: None,
     };
-    let bytes = server.watch.picture(ObjectKey { video, attempt, file }, caller).await?;
-    answer::bytes(asked, &description, bytes)
+    let bytes = server.watch.picture(ObjectKey { video, attempt, file }, viewer).await?;
+    if file != ObjectFile::StoryboardCues {
+        return answer::bytes(asked, &description, bytes);
+    }
+    let suffix = viewer.suffix(&watchable);
+    answer::bytes(asked, &description.naming(&suffix), with_suffix(bytes, &suffix))
+}
+
+/// Cues name the sprite in front of a `#xywh=`; nothing else of ours has one.
+fn with_suffix(cues: Bytes, suffix: &Suffix) -> Bytes {
+    if *suffix == Suffix::default() {
+        return cues;
+    }
+    String::from_utf8_lossy(&cues).replace("#xywh=", &format!("{suffix}#xywh=")).into()
 }

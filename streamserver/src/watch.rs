@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::{Caller, Clock, Problem};
-use domain::{ObjectFile, ObjectKey, PublicationId, RenditionIndex, VideoId, Visibility};
+use chassis::{Clock, Problem};
+use domain::{ObjectFile, ObjectKey, PublicationId, RenditionIndex, VideoId};
 use futures::TryStreamExt;
 use http::StatusCode;
 use moka::future::Cache;
@@ -17,6 +17,7 @@ use store::{Store, StoreError};
 
 use crate::failure::{self, LoadError};
 use crate::package::Package;
+use crate::viewer::Viewer;
 
 /// A deleted video is invisible everywhere within a second; this, and the time of one query, is what it takes.
 const WATCHABLE_CACHE: Duration = Duration::from_millis(800);
@@ -61,31 +62,30 @@ impl Watch {
         }
     }
 
-    /// The live video, if it can be watched by this caller; 404 in every other case.
-    pub async fn watchable(&self, video: VideoId, caller: &Caller) -> Result<Arc<Watchable>, Problem> {
+    /// The live video, if it can be watched by this viewer; 404 in every other case, but to who had a link that has
+    /// expired.
+    pub async fn watchable(&self, video: VideoId, viewer: &Viewer) -> Result<Arc<Watchable>, Problem> {
         let watchable =
             self.watchable.try_get_with(video, self.load_watchable(video)).await.map_err(failure::load)?;
-        if self.is_shown(&watchable, caller) { Ok(watchable) } else { Err(Problem::not_found()) }
+        self.admit(&watchable, viewer).map(|()| watchable)
     }
 
-    fn is_shown(&self, watchable: &Watchable, caller: &Caller) -> bool {
+    fn admit(&self, watchable: &Watchable, viewer: &Viewer) -> Result<(), Problem> {
         // A scheduled deletion comes due while the row is cached.
-        let gone = watchable.gone_at.is_some_and(|gone_at| gone_at <= self.clock.now());
-        let allowed = match watchable.visibility {
-            Visibility::Public | Visibility::Unlisted => true,
-            Visibility::Private => caller.is(watchable.owner) || caller.is_admin(),
-        };
-        allowed && !gone
+        if watchable.gone_at.is_some_and(|gone_at| gone_at <= self.clock.now()) {
+            return Err(Problem::not_found());
+        }
+        viewer.admit(watchable)
     }
 
     /// What [`Watch::is_gone`] would say, where the cache knows it.
-    pub async fn is_known_gone(&self, video: VideoId, caller: &Caller) -> Option<bool> {
-        self.watchable.get(&video).await.map(|watchable| !self.is_shown(&watchable, caller))
+    pub async fn is_known_gone(&self, video: VideoId, viewer: &Viewer) -> Option<bool> {
+        self.watchable.get(&video).await.map(|watchable| self.admit(&watchable, viewer).is_err())
     }
 
-    /// Whether the video was deleted, or is no longer this caller's to see; not where nobody can say.
-    pub async fn is_gone(&self, video: VideoId, caller: &Caller) -> bool {
-        self.watchable(video, caller).await.is_err_and(|problem| problem.status() == StatusCode::NOT_FOUND)
+    /// Whether the video was deleted, or is no longer this viewer's to see; not where nobody can say.
+    pub async fn is_gone(&self, video: VideoId, viewer: &Viewer) -> bool {
+        self.watchable(video, viewer).await.is_err_and(|problem| problem.status() == StatusCode::NOT_FOUND)
     }
 
     /// The publication under that id, which need not be the live one: whoever began to watch may go on.
@@ -93,7 +93,7 @@ impl Watch {
         &self,
         video: VideoId,
         id: PublicationId,
-        caller: &Caller,
+        viewer: &Viewer,
     ) -> Result<Arc<Package>, Problem> {
         let found = match self.packages.get(&id).await {
             Some(package) => Ok(package),
@@ -104,13 +104,13 @@ impl Watch {
         };
         let package = match found {
             Ok(package) => package,
-            Err(error) => return Err(self.explain(video, caller, error).await),
+            Err(error) => return Err(self.explain(video, viewer, error).await),
         };
         if package.video == video { Ok(package) } else { Err(Problem::not_found()) }
     }
 
     /// A small object, whole.
-    pub async fn picture(&self, key: ObjectKey, caller: &Caller) -> Result<Bytes, Problem> {
+    pub async fn picture(&self, key: ObjectKey, viewer: &Viewer) -> Result<Bytes, Problem> {
         if let Some(picture) = self.pictures.get(&key).await {
             return Ok(picture);
         }
@@ -121,15 +121,15 @@ impl Watch {
         };
         match wait(load).await {
             Ok(picture) => Ok(picture),
-            Err(error) => Err(self.explain(video, caller, error).await),
+            Err(error) => Err(self.explain(video, viewer, error).await),
         }
     }
 
     /// A missing object is 404 if the video was deleted a moment ago, else it is our fault.
-    pub async fn explain(&self, video: VideoId, caller: &Caller, error: Arc<LoadError>) -> Problem {
+    pub async fn explain(&self, video: VideoId, viewer: &Viewer, error: Arc<LoadError>) -> Problem {
         if let LoadError::Store(StoreError::NotFound) = *error {
             self.watchable.invalidate(&video).await;
-            if let Err(problem) = self.watchable(video, caller).await {
+            if let Err(problem) = self.watchable(video, viewer).await {
                 return problem;
             }
         }

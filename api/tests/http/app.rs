@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{Api, Deps, docs};
-use chassis::{Clock, Edge, EdgeConfig, Ids, ServiceName, Settings, SigningKey, Tokens, serve};
+use chassis::{Clock, Edge, EdgeConfig, Ids, LinkKeys, ServiceName, Settings, SigningKey, Tokens, serve};
 use domain::{DatabasePlace, Timestamp};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -62,6 +62,7 @@ impl App {
             tokens: Tokens::new(signing_key.verifying(), clock.clone(), catalog.session_lookup()),
             catalog: catalog.clone(),
             signing_key,
+            link_keys: LinkKeys::generate(&ids).unwrap(),
             clock: clock.clone(),
             ids: ids.clone(),
             shared: None,

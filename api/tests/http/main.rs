@@ -6,6 +6,7 @@ mod comments;
 mod events;
 mod everywhere;
 mod film;
+mod playback;
 mod sessions;
 mod setup;
 mod users;

@@ -17,7 +17,9 @@ async fn creating_a_video_says_where_its_file_goes() {
     assert_eq!(video["upload"]["url"], format!("{}/stream/videos/{id}", app.base));
     assert_eq!(video["upload"]["tus_url"], format!("{}/stream/uploads", app.base));
     assert_eq!(video["upload"]["max_bytes"], app.settings.limits.upload_bytes_max);
-    for unknown_yet in ["duration_s", "width", "play_url", "hls_url", "cover_url", "published_at", "error"] {
+    for unknown_yet in
+        ["duration_s", "width", "play_url", "hls_url", "dash_url", "cover_url", "published_at", "error"]
+    {
         assert_eq!(video[unknown_yet], Value::Null, "{unknown_yet}");
     }
     assert_eq!(video["counts"], json!({"views": 0, "likes": 0, "comments": 0}));
@@ -98,6 +100,7 @@ async fn a_playable_video_tells_where_and_what() {
     assert_eq!(video["state"], "playable");
     assert_eq!(video["play_url"], stream);
     assert_eq!(video["hls_url"], format!("{stream}/master.m3u8"));
+    assert_eq!(video["dash_url"], format!("{stream}/manifest.mpd"));
     assert_eq!(video["cover_url"], format!("{stream}/cover.jpg"));
     assert_eq!((&video["width"], &video["height"]), (&json!(1280), &json!(720)));
     assert_eq!((&video["duration_s"], &video["frame_rate"]), (&json!(10.0), &json!(29.97)));
@@ -252,4 +255,21 @@ async fn one_video_answers_head_too_and_refuses_strange_ids() {
         alice.get(&format!("/api/videos/{id}")).await.problem(400, "/problems/invalid-id");
     }
     alice.get(&format!("/api/videos/{}", app.unknown_id())).await.problem(404, "/problems/not-found");
+}
+
+#[tokio::test]
+async fn views_are_for_all_to_see_and_bytes_for_the_owner() {
+    let app = App::start().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let path = alice.create("First").await;
+    app.make_playable(&path).await;
+    let id = path.rsplit('/').next().unwrap().parse().unwrap();
+    let viewers = [1, 2].map(|n| domain::ViewerHash::of(&[n; 32])).into();
+    let watched = std::collections::BTreeMap::from([(id, sql::Watched { viewers, served_bytes: 1234 })]);
+    app.catalog.add_watched(&watched, app.clock.now(), app.clock.now()).await.unwrap();
+    let seen = |video: &Value| (video["counts"]["views"].clone(), video.get("served_bytes").cloned());
+    let own = alice.get(&path).await.expect(200).json();
+    assert_eq!(seen(&own), (json!(2), Some(json!(1234))));
+    let listed = bob.get("/api/videos").await.expect(200).json();
+    assert_eq!(seen(&listed["items"][0]), (json!(2), None));
 }

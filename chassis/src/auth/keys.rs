@@ -26,6 +26,10 @@ pub enum KeyError {
     Malformed { what: &'static str, reason: String },
     #[error("the key file {path} cannot be read or written: {source}", path = path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error("the keys of links (SLUICE_LINK_KEYS) are none: allowed is {0}")]
+    Links(String),
+    #[error("there are no keys of links: set SLUICE_LINK_KEYS to those of api, which wrote none to {path}", path = path.display())]
+    NoLinks { path: PathBuf },
 }
 
 /// Signs tokens.
@@ -191,20 +195,13 @@ impl VerifyingKey {
             return VerifyingKey::from_pem(pem);
         }
         let folder = settings.keys_dir();
-        for _ in 0..WAIT_STEPS {
-            if folder.join(VERIFYING_FILE).exists() {
-                break;
-            }
-            tokio::time::sleep(WAIT_STEP).await;
-        }
+        wait_for(&folder.join(VERIFYING_FILE)).await;
         VerifyingKey::load(&folder)
     }
 
     /// Reads what `api` wrote into `folder`.
     pub fn load(folder: &Path) -> Result<Self, KeyError> {
-        let path = folder.join(VERIFYING_FILE);
-        let pem = std::fs::read_to_string(&path).map_err(|source| KeyError::File { path, source })?;
-        VerifyingKey::from_pem(&pem)
+        VerifyingKey::from_pem(&read(&folder.join(VERIFYING_FILE))?)
     }
 }
 
@@ -225,8 +222,22 @@ fn public_pem(key: &ed25519_dalek::SigningKey) -> Result<String, String> {
     key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|e| e.to_string())
 }
 
+/// Until `api` has written the file, or long enough.
+pub(super) async fn wait_for(path: &Path) {
+    for _ in 0..WAIT_STEPS {
+        if path.exists() {
+            return;
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<String, KeyError> {
+    std::fs::read_to_string(path).map_err(|source| KeyError::File { path: path.to_owned(), source })
+}
+
 /// The file appears whole and durable, or not at all; one that is there already is left alone.
-fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let temporary = write_temporary(path, text, mode)?;
     let linked = std::fs::hard_link(&temporary, path);
     std::fs::remove_file(&temporary)?;

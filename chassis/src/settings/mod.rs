@@ -99,6 +99,7 @@ pub struct Settings {
     pub admin_password: Option<String>,
     pub signing_key: Option<String>,
     pub verifying_key: Option<String>,
+    pub link_keys: Option<String>,
     pub job_kinds: Vec<JobKind>,
     pub trusted_proxies: Vec<Network>,
     pub log_format: LogFormat,
@@ -109,7 +110,9 @@ pub struct Settings {
     pub session_s: u64,
     pub upload_token_s: u64,
     pub setup_token_s: u64,
+    pub link_s: u64,
     pub limits: Limits,
+    pub views: Views,
     pub media: Media,
     pub encode: Encode,
     pub jobs: Jobs,
@@ -161,6 +164,13 @@ impl Limits {
             uploads_max: bound(self.user_uploads_max),
         }
     }
+}
+
+/// How views are counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Views {
+    pub window_s: u64,
+    pub flush_s: u64,
 }
 
 /// What a source file may be.
@@ -273,6 +283,7 @@ impl Settings {
             admin_password: None,
             signing_key: None,
             verifying_key: None,
+            link_keys: None,
             job_kinds: JobKind::ALL.to_vec(),
             trusted_proxies: Vec::new(),
             log_format: LogFormat::Auto,
@@ -282,7 +293,9 @@ impl Settings {
             session_s: 0,
             upload_token_s: 0,
             setup_token_s: 0,
+            link_s: 0,
             limits: Limits::default(),
+            views: Views::default(),
             media: Media::default(),
             encode: Encode::default(),
             jobs: Jobs::default(),

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::value::{Url, Value};
+use crate::LinkKeys;
 
 /// A row of the table.
 pub struct Setting {
@@ -129,6 +130,13 @@ fn duration_s(text: &str) -> Result<(), String> {
     if seconds.is_ok_and(|s| (1..=315_360_000).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
 }
 
+/// Nobody can take back a link before its time.
+fn link_s(text: &str) -> Result<(), String> {
+    let seconds = text.replace('_', "").parse::<u64>();
+    let allowed = "a whole number of seconds from 60 to 604800 (a week)";
+    if seconds.is_ok_and(|s| (60..=604_800).contains(&s)) { Ok(()) } else { Err(allowed.to_owned()) }
+}
+
 /// Slower, a block would come after the lease of its upload.
 fn pace(text: &str) -> Result<(), String> {
     let number = text.replace('_', "").parse::<u64>();
@@ -211,6 +219,8 @@ pub static TABLE: &[Setting] = &[
         verifying_key,
         None,
         "Ed25519 public key (PEM) for streamserver and scheduler. Default: read from data_dir/keys, where api wrote it."; secret),
+    setting!("link_keys", link_keys, None,
+        "Keys of the links that open a private video for a while, for api and streamserver: <id>:<secret>, several separated by commas. The first signs, each of them verifies: a new key comes second everywhere before it comes first, and an old one goes when its links have expired. Secrets have at least 32 characters (`openssl rand -hex 32`). Default: made in data_dir/keys by api at the first start.", check LinkKeys::check; secret),
     setting!(
         "job_kinds",
         job_kinds,
@@ -246,6 +256,8 @@ pub static TABLE: &[Setting] = &[
     setting!("upload_token_s", upload_token_s, Some("86400"),
         "An upload may begin this long after its video was created, in seconds; then the video expires.", check duration_s),
     setting!("setup_token_s", setup_token_s, Some("1800"), "The first start's one-time link lasts this long, in seconds.", check duration_s),
+    setting!("link_s", link_s, Some("14400"),
+        "A link that opens a private video lasts this long, in seconds, from 60 to 604800 (a week); longer than its film, or players break off.", check link_s),
     setting!("limits.upload_bytes_max", limits.upload_bytes_max, Some("10737418240"), "Largest upload, in bytes.", check positive),
     setting!("limits.json_bytes_max", limits.json_bytes_max, Some("65536"), "Largest JSON body, in bytes.", check positive),
     setting!("limits.uri_bytes_max", limits.uri_bytes_max, Some("8192"), "Longest request target, in bytes.", check positive),
@@ -332,6 +344,10 @@ pub static TABLE: &[Setting] = &[
         Some("100"),
         "New accounts an hour of one client address. 0: any."
     ),
+    setting!("views.window_s", views.window_s, Some("1800"),
+        "A viewer of a video counts once in this time, in seconds. A viewer is a user, or an address with a browser; kept as a keyed hash, and only for this long.", check duration_s),
+    setting!("views.flush_s", views.flush_s, Some("10"),
+        "Views and bytes are told to the database this often, in seconds; a crash loses what was not.", check duration_s),
     setting!("jobs.lease_s", jobs.lease_s, Some("20"),
         "A job belongs to its worker this long without a heartbeat, in seconds.", check duration_s),
     setting!("jobs.heartbeat_s", jobs.heartbeat_s, Some("5"), "A worker renews its leases this often, in seconds.", check duration_s),

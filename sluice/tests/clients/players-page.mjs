@@ -86,8 +86,18 @@ async function hlsJs(element, { url }) {
       };
       // As a pointer does that moves: a call that comes while another picture is put in place is not always heard.
       const moves = setInterval(() => isShown() || keyframes.loadMediaAt(time_s), 250);
-      await until(isShown).finally(() => clearInterval(moves));
-      return seen(small, [0, 0, small.videoWidth, small.videoHeight]);
+      // A frame that is ready is painted a moment later.
+      let size;
+      const isPainted = () => {
+        try {
+          size = seen(small, [0, 0, small.videoWidth, small.videoHeight]);
+        } catch {
+          size = null;
+        }
+        return size !== null;
+      };
+      await until(() => isShown() && isPainted()).finally(() => clearInterval(moves));
+      return size;
     },
   };
 }

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::harness::{Backends, Persona, Program, client_within, clips};
 use futures::{StreamExt, stream};
-use reqwest::Client;
-
-use crate::harness::{Backends, Persona, Program, clips};
 
 const CONFIGURATION: &str = include_str!("../../../deploy/nginx/cache.conf");
 const CROWD: usize = 1_000;
 const CROWD_AT_ONCE: usize = 200;
+const CROWD_S_MAX: Duration = Duration::from_secs(60);
 /// A second until the origins know, one that the cache may keep it, and one for a slow machine.
 const GONE_MAX: Duration = Duration::from_secs(3);
 
@@ -49,7 +48,8 @@ impl Nginx {
         let process = Command::new("nginx").args(["-p", &folder.to_string(), "-c", &file]).spawn().unwrap();
         let nginx = Nginx { process, base: format!("http://127.0.0.1:{port}") };
         let began = Instant::now();
-        while Client::new().get(&nginx.base).send().await.is_err() {
+        let client = client_within(CROWD_S_MAX);
+        while client.get(&nginx.base).send().await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(10), "nginx does not listen");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -119,7 +119,7 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
     }
     let before = asked(&origins.each_ref(), &publication);
 
-    let client = Client::new();
+    let client = client_within(CROWD_S_MAX);
     let viewers = (0..CROWD).map(|viewer| {
         let (path, expected) = &segments[viewer % segments.len()];
         let (client, url) = (client.clone(), format!("{}{path}", nginx.base));

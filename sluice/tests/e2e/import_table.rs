@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Room → the rooms it may import.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("sql", &["domain"]),
-    ("store", &["domain"]),
-    ("chassis", &["domain"]),
+    ("filemap", &[]),
+    ("store", &["domain", "filemap"]),
+    ("chassis", &["domain", "filemap"]),
     ("transcoder", &["domain"]),
     ("api", &["domain", "sql", "store", "chassis"]),
-    ("streamserver", &["domain", "sql", "store", "chassis"]),
+    ("streamserver", &["domain", "sql", "filemap", "store", "chassis"]),
     ("scheduler", &["domain", "sql", "store", "chassis"]),
     ("sluice", &["domain", "sql", "store", "chassis", "api", "streamserver", "scheduler", "transcoder"]),
 ];

@@ -18,6 +18,7 @@ mod health;
 mod import_table;
 mod kills;
 mod life;
+mod links;
 mod loads;
 mod memory;
 mod moving;

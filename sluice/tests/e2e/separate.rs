@@ -34,6 +34,14 @@ async fn the_services_meet_only_in_the_database_and_the_store() {
     watcher.get(&format!("{url}/cover.jpg")).await.expect(200);
     alice.get("/stream/videos").await.problem(404, "/problems/not-found");
 
+    // A link made by the one opens at the other.
+    let private = alice.request(reqwest::Method::PATCH, &format!("/api/videos/{id}"));
+    alice.send(private.json(&serde_json::json!({"visibility": "private"}))).await.expect(200);
+    watcher.until_gone(&url, std::time::Instant::now()).await;
+    let lent = alice.get(&format!("/api/videos/{id}/playback")).await.expect(200).json();
+    let link = lent["hls_url"].as_str().unwrap().split_once('?').unwrap().1;
+    probe::decodes(&format!("{url}/master.m3u8?{link}"));
+
     let root = Persona::log_in(&api.base, "root").await.at(&scheduler.base);
     let asked = std::time::Instant::now();
     alice.delete(&format!("/api/videos/{id}")).await.expect(204);

@@ -1,7 +1,9 @@
 //! Rows change their database.
 
-use domain::{DatabasePlace, StartFault, UploadKind, VideoId};
-use sql::{Acquire, CarryError, CarryOutcome, Catalog, NewComment, NewDeletion, UserPatch, carry};
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{DatabasePlace, StartFault, UploadKind, VideoId, ViewerHash};
+use sql::{Acquire, CarryError, CarryOutcome, Catalog, NewComment, NewDeletion, UserPatch, Watched, carry};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use crate::both;
@@ -66,6 +68,9 @@ async fn rows_arrive_as_they_are_and_the_old_database_takes_no_more(target: Data
     let upload = create(&mut world, half, UploadKind::Whole, Some(30)).await;
     let pieces = [put(&mut world, upload, 10).await, put(&mut world, upload, 5).await];
     comment(&mut world, ready, ada, "naïve — “Grüße” 🎬").await;
+    let watched = Watched { viewers: BTreeSet::from([ViewerHash::of(&[1; 32])]), served_bytes: 7 };
+    let watched = BTreeMap::from([(ready, watched)]);
+    assert_eq!(world.catalog.add_watched(&watched, world.now, world.now).await.unwrap(), 1);
     let before = dump(&world.database).await;
     let done = carried(&world.database.place, &target.place, &world).await;
     assert_eq!(dump(&target).await, before);

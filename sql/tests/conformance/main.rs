@@ -25,5 +25,6 @@ mod schema;
 mod start;
 mod uploads;
 mod videos;
+mod views;
 mod weather;
 mod world;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::settings::ServiceName;
-use chassis::{Clock, Edge, EdgeConfig, Ids, Limits, Settings, SigningKey, Tokens};
+use chassis::{Clock, Edge, EdgeConfig, Ids, Limits, LinkKeys, Settings, SigningKey, Tokens};
 use domain::{DatabasePlace, IdParts, Role, SessionId, UserId, VideoId, VideoState, Visibility};
 use sql::{Catalog, NewDeletion, NewSession, NewUser, NewVideo};
 use store::{Disk, Store};
@@ -21,6 +21,8 @@ pub struct World {
     pub ids: Ids,
     pub http: reqwest::Client,
     pub address: std::net::SocketAddr,
+    /// Those of the service.
+    pub link_keys: LinkKeys,
     server: StreamServer,
     key: SigningKey,
     shutdown: CancellationToken,
@@ -57,10 +59,15 @@ impl World {
 
     /// With a clock that stands until it is told.
     pub async fn with_manual_clock() -> (World, Clock) {
+        World::with_link_keys(LinkKeys::generate(&Ids::system()).unwrap()).await
+    }
+
+    /// The same, with these keys.
+    pub async fn with_link_keys(keys: LinkKeys) -> (World, Clock) {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Disk::open(&folder.path().join("store")).unwrap());
         let clock = Clock::manual(Clock::system().now());
-        (World::build_at(folder, store, clock.clone(), |catalog| catalog, |_| {}).await, clock)
+        (World::build_at(folder, store, clock.clone(), keys, |catalog| catalog, |_| {}).await, clock)
     }
 
     /// The service's view of the database may be another than the test's.
@@ -70,13 +77,15 @@ impl World {
         view: impl FnOnce(Catalog) -> Catalog,
         change: impl FnOnce(&mut Limits),
     ) -> World {
-        World::build_at(folder, store, Clock::system(), view, change).await
+        let keys = LinkKeys::generate(&Ids::system()).unwrap();
+        World::build_at(folder, store, Clock::system(), keys, view, change).await
     }
 
     async fn build_at(
         folder: tempfile::TempDir,
         store: Arc<dyn Store>,
         clock: Clock,
+        link_keys: LinkKeys,
         view: impl FnOnce(Catalog) -> Catalog,
         change: impl FnOnce(&mut Limits),
     ) -> World {
@@ -95,7 +104,9 @@ impl World {
             store: store.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
+            link_keys: link_keys.clone(),
             limits: settings.limits.clone(),
+            views: settings.views,
             shutdown: shutdown.clone(),
         };
         let server = StreamServer::new(deps, STREAM_URL.to_owned());
@@ -111,7 +122,7 @@ impl World {
         // Clients want one, also those that never use it; somebody may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        World { catalog, store, clock, ids, http, address, server, key, shutdown, serving, folder }
+        World { catalog, store, clock, ids, http, address, link_keys, server, key, shutdown, serving, folder }
     }
 
     pub fn id<T: From<IdParts>>(&self) -> T {
@@ -188,6 +199,16 @@ impl World {
     /// What the process does now and then.
     pub async fn finish_left_open(&self) {
         self.server.finish_left_open().await;
+    }
+
+    /// What the process does every few seconds.
+    pub async fn tell_statistics(&self) {
+        self.server.tell_statistics().await;
+    }
+
+    /// What it does before it ends.
+    pub async fn drain(&self) {
+        self.server.drain().await;
     }
 
     /// As a signal would.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use chassis::{Ids, SigningKey};
+use chassis::{Ids, LinkKeys, SigningKey};
 use reqwest::RequestBuilder;
 use rustix::process::Pid;
 use serde_json::{Value, json};
@@ -266,11 +266,13 @@ fn all_settings(backends: &Backends, folder: &Path, settings: &[(&str, &str)]) -
     std::fs::create_dir_all(&shared).unwrap();
     let keys = folder.join("keys");
     SigningKey::load_or_create(&keys, &Ids::system()).unwrap();
+    LinkKeys::load_or_create(&keys, &Ids::system()).unwrap();
     let mut all = vec![
         ("DATABASE_URL".to_owned(), format!("sqlite://{}", shared.join("sluice.db").display())),
         ("SLUICE_STORE".to_owned(), format!("disk:{}", shared.join("objects").display())),
         ("SLUICE_SIGNING_KEY_FILE".to_owned(), keys.join("signing.pem").display().to_string()),
         ("SLUICE_VERIFYING_KEY_FILE".to_owned(), keys.join("verifying.pem").display().to_string()),
+        ("SLUICE_LINK_KEYS_FILE".to_owned(), keys.join("links.keys").display().to_string()),
         ("SLUICE_ADMIN_USERNAME".to_owned(), "root".to_owned()),
         ("SLUICE_ADMIN_PASSWORD".to_owned(), Persona::PASSWORD.to_owned()),
     ];

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use chassis::settings::ServiceName;
-use chassis::{Clock, Edge, EdgeConfig, Ids, Settings, SigningKey, Tokens};
+use chassis::{Clock, Edge, EdgeConfig, Ids, LinkKeys, Settings, SigningKey, Tokens};
 use domain::{DatabasePlace, IdParts, ObjectKey, Role, SessionId, UserId};
 use sql::{Catalog, NewSession, NewUser};
 use store::{Faulty, Memory, Store};
@@ -76,8 +76,10 @@ impl World {
                 of_store.strikes().map(|fault| fault.of_store())
             })),
             clock: self.clock.clone(),
+            link_keys: LinkKeys::generate(&self.ids).expect("a new key is one"),
             ids: self.ids.clone(),
             limits: settings.limits.clone(),
+            views: settings.views,
             shutdown: self.shutdown.clone(),
         };
         let server = StreamServer::new(deps, String::new());
