@@ -134,15 +134,14 @@ impl TimedIo {
 
     /// What is not in memory is brought there first, by a thread that may wait.
     fn poll_send_file(&mut self, cx: &mut Context<'_>, extent: Extent) -> Poll<io::Result<usize>> {
+        if self.warming.is_none() && !extent.is_warm() {
+            let extent = extent.clone();
+            self.warming = Some(tokio::task::spawn_blocking(move || extent.warm()));
+        }
         if let Some(warming) = &mut self.warming {
             let warmed = ready!(Pin::new(warming).poll(cx));
             self.warming = None;
             warmed.map_err(io::Error::other)??;
-        } else if !extent.is_warm() {
-            let warming = self.warming.insert(tokio::task::spawn_blocking(move || extent.warm()));
-            ready!(Pin::new(warming).poll(cx)).map_err(io::Error::other)??;
-            self.warming = None;
-            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
         }
         self.poll_writable(cx, |stream| extent.send_to(stream))
     }

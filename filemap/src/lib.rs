@@ -104,6 +104,7 @@ impl Drop for Registered {
 }
 
 /// Bytes of a file.
+#[derive(Clone)]
 pub struct Extent {
     mapped: Arc<Mapped>,
     range: Range<usize>,
