@@ -9,13 +9,12 @@ there and who may see it. The film has no sound, so that its segments lie in one
 Writes bench/results/serve.json. Usage: bench/serve.py [--rounds 3] [--seconds 3]
 Needs Debian's golang-go, nginx and wrk.
 """
-import argparse, json, os, pathlib, re, signal, socket, statistics, subprocess, tempfile, urllib.request
+import argparse, json, os, pathlib, re, signal, statistics, subprocess, tempfile, urllib.request
 
 import harness
-from upload import Peer
+from upload import PEERS, Peer, nginx
 
 MIB = 1 << 20
-PEERS = harness.ROOT / "bench/peers"
 CONNECTIONS = [64, 512]
 
 
@@ -69,15 +68,6 @@ def go(folder):
     program = harness.CLIPS / "serve-go"
     subprocess.run(["go", "build", "-o", program, PEERS / "serve.go"], check=True)
     return Peer([program, f"{folder}/files"], folder)
-
-
-def nginx(folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = pathlib.Path(folder, "nginx.conf")
-    config.write_text((PEERS / "nginx-serve.conf").read_text().replace("FOLDER", folder).replace("PORT", str(port)))
-    return Peer(["nginx", "-p", folder, "-c", config], folder, f"127.0.0.1:{port}")
 
 
 def script(folder, load, paths, total):
@@ -137,7 +127,7 @@ def main():
             files.as_files(folder)
             print(f"segments of {[len(content) for _, content in files.segments]}, a film of {len(files.film[1])}, "
                   f"a cover of {len(files.cover[1])} bytes", flush=True)
-            peers = {"nginx": nginx(folder), "Go http.ServeContent": go(folder)}
+            peers = {"nginx": nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": go(folder)}
             try:
                 servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
                            "sluice": (ours.process.pid, ours.base)}

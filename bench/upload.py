@@ -83,13 +83,14 @@ def go(folder):
     return Peer([program, folder], folder)
 
 
-def nginx(folder):
+def nginx(folder, config_name="nginx.conf"):
+    """As its configuration says, which serves the folder's `files`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = pathlib.Path(folder, "nginx.conf")
-    config.write_text((PEERS / "nginx.conf").read_text().replace("FOLDER", folder).replace("PORT", str(port)))
-    os.mkdir(f"{folder}/files")
+    config.write_text((PEERS / config_name).read_text().replace("FOLDER", folder).replace("PORT", str(port)))
+    os.makedirs(f"{folder}/files", exist_ok=True)
     # Its workers are somebody else where we are root.
     os.chmod(folder, 0o777)
     os.chmod(f"{folder}/files", 0o777)

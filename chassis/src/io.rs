@@ -112,11 +112,11 @@ impl TimedIo {
 
     /// Bytes of files by `sendfile`, without touching them; what comes before them in the same packet.
     fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let ordinary = slices.iter().position(|slice| filemap::find(slice).is_some()).unwrap_or(slices.len());
-        let (head, rest) = slices.split_at(ordinary);
-        let Some(of_file) = rest.first().and_then(|slice| filemap::find(slice)) else {
+        let found = slices.iter().enumerate().find_map(|(at, slice)| Some((at, filemap::find(slice)?)));
+        let Some((ordinary, of_file)) = found else {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         };
+        let head = &slices[..ordinary];
         let head_bytes = head.iter().map(|slice| slice.len()).sum();
         let mut sent = 0;
         if head_bytes > 0 {

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::{
     ByteStream, Crc64Nvme, ListPage, ObjectMeta, ObjectWriter, READ_BLOCK_BYTES_MAX, Store, StoreError,
-    Stored, Unfinished,
+    Stored, Unfinished, check_range,
 };
 pub use reader::file_blocks;
 use root::Root;
@@ -64,9 +64,7 @@ impl Store for Disk {
                 Ok((file, bytes))
             })
             .await?;
-        if range.start > range.end || range.end > bytes {
-            return Err(StoreError::permanent("the range reaches beyond the object"));
-        }
+        check_range(&range, bytes)?;
         Ok(file_blocks(Arc::new(file), range))
     }
 

@@ -127,6 +127,14 @@ pub trait Store: Send + Sync + 'static {
     async fn probe(&self) -> Result<(), StoreError>;
 }
 
+/// Whether `range` lies within an object of so many bytes.
+pub fn check_range(range: &Range<u64>, bytes: u64) -> Result<(), StoreError> {
+    if range.start > range.end || range.end > bytes {
+        return Err(StoreError::permanent("the range reaches beyond the object"));
+    }
+    Ok(())
+}
+
 /// Writes one object. Dropping it is [`ObjectWriter::abort`] without waiting for the end.
 #[async_trait]
 pub trait ObjectWriter: Send {

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 
 use crate::{
     ByteStream, Crc64Nvme, ListPage, ObjectMeta, ObjectWriter, READ_BLOCK_BYTES_MAX, Store, StoreError,
-    Stored, Unfinished,
+    Stored, Unfinished, check_range,
 };
 
 /// Cheap to clone; clones share the objects.
@@ -69,9 +69,7 @@ impl Store for Memory {
 
     async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
         let object = self.object(key)?;
-        if range.start > range.end || range.end > object.len() as u64 {
-            return Err(StoreError::permanent("the range reaches beyond the object"));
-        }
+        check_range(&range, object.len() as u64)?;
         let mut rest = object.slice(range.start as usize..range.end as usize);
         let blocks = std::iter::from_fn(move || {
             (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(READ_BLOCK_BYTES_MAX))))

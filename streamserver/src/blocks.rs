@@ -42,14 +42,11 @@ impl Blocks {
     /// The first block is there when this returns.
     pub async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
         let length = self.length(key).await?;
-        if range.start > range.end || range.end > length {
-            return Err(StoreError::Permanent("the range reaches beyond the object".into()));
-        }
+        store::check_range(&range, length)?;
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
         let numbers = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
-        let first = self.part(key, numbers.start, length, &range).await?;
         let (blocks, key) = (self.clone(), key.clone());
         let ahead = move |number| {
             let (blocks, key, range) = (blocks.clone(), key.clone(), range.clone());
@@ -57,8 +54,9 @@ impl Blocks {
             let part = tokio::spawn(async move { blocks.part(&key, number, length, &range).await });
             async move { part.await.unwrap_or_else(|died| Err(StoreError::Permanent(died.into()))) }
         };
-        let rest = stream::iter(numbers.start + 1..numbers.end).map(ahead).buffered(BLOCKS_AT_ONCE - 1);
-        Ok(stream::iter([Ok(first)]).chain(rest).boxed())
+        let mut parts = stream::iter(numbers).map(ahead).buffered(BLOCKS_AT_ONCE);
+        let first = parts.try_next().await?;
+        Ok(stream::iter(first.map(Ok)).chain(parts).boxed())
     }
 
     /// What lies in a block of `range`.
@@ -118,6 +116,7 @@ fn again(error: Arc<StoreError>) -> StoreError {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use domain::{AttemptId, IdParts, ObjectFile, Timestamp, VideoId};
     use store::{Fault, Faulty, Memory};
@@ -176,6 +175,20 @@ mod tests {
         });
         assert!(futures::future::join_all(crowd).await.into_iter().all(Result::unwrap));
         assert_eq!(reads.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test]
+    async fn the_next_block_comes_while_one_is_being_sent() {
+        let (blocks, reads) = blocks(u64::MAX, 0).await;
+        let mut parts = blocks.read(&key(), 0..OBJECT_BYTES as u64).await.unwrap();
+        let ahead = async {
+            while reads.load(Ordering::Relaxed) < BLOCKS_AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ahead).await.expect("nobody asks for it");
+        parts.try_next().await.unwrap();
+        assert_eq!(reads.load(Ordering::Relaxed), BLOCKS_AT_ONCE, "and no more than that");
     }
 
     #[tokio::test]

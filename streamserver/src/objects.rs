@@ -53,9 +53,7 @@ impl Objects {
         wanted: Use,
     ) -> Result<ByteStream, StoreError> {
         let Some(file) = self.file(key).await? else { return self.blocks.read(key, range).await };
-        if range.start > range.end || range.end > file.bytes().len() as u64 {
-            return Err(StoreError::Permanent("the range reaches beyond the object".into()));
-        }
+        store::check_range(&range, file.bytes().len() as u64)?;
         match wanted {
             Use::Sent => Ok(chunks(file.bytes().slice(range.start as usize..range.end as usize))),
             Use::Read => Ok(store::file_blocks(file.file().clone(), range)),
