@@ -4,18 +4,11 @@
  *
  *   node players.mjs BASE VIDEO SEED [PLAYER]
  *
- * CHROMIUM names the browser where it is not /usr/bin/chromium. Prints a line of JSON for each player.
+ * Prints a line of JSON for each player.
  */
 
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import { fileURLToPath } from 'node:url';
+import { inChromium, PATIENCE_MS, servePage } from './elsewhere.mjs';
 
-import { build } from 'esbuild';
-import { chromium } from 'playwright-core';
-
-/** Long, because tests share their machine. */
-const PATIENCE_MS = 120_000;
 const SEEKS = 20;
 
 const [base, video, seed, only] = process.argv.slice(2);
@@ -34,49 +27,19 @@ const WATCHERS = [
   ['dash.js by ranges', 'dashJs', { url: ranges }],
 ];
 
-const bundled = await build({
-  entryPoints: [fileURLToPath(new URL('players-page.mjs', import.meta.url))],
-  bundle: true,
-  write: false,
-  format: 'iife',
-  preserveSymlinks: true,
-  logLevel: 'error',
-});
-const script = bundled.outputFiles[0].text;
-const page = '<!doctype html><title>Elsewhere</title><video></video><script src="/page.js"></script>';
-const elsewhere = createServer((request, response) => {
-  const isScript = request.url === '/page.js';
-  response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html');
-  response.end(isScript ? script : page);
-});
-elsewhere.listen(0, '127.0.0.1');
-await once(elsewhere, 'listening');
+const page = await servePage('players-page.mjs', '<video></video>');
+await inChromium(async (browser) => {
+  for (const watcher of WATCHERS.filter(([name]) => !only || name === only)) await watch(browser, ...watcher);
+}).finally(page.close);
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--disable-background-networking',
-    '--autoplay-policy=no-user-gesture-required',
-  ],
-});
-try {
-  for (const watcher of WATCHERS.filter(([name]) => !only || name === only)) await watch(...watcher);
-} finally {
-  await browser.close();
-  elsewhere.close();
-}
-
-async function watch(name, player, source) {
+async function watch(browser, name, player, source) {
   const tab = await browser.newPage();
   const refused = [];
   tab.on('response', (response) => {
     if (response.url().startsWith(base) && response.status() >= 400) refused.push(`${response.status()} ${response.url()}`);
   });
   tab.setDefaultTimeout(PATIENCE_MS);
-  await tab.goto(`http://localhost:${elsewhere.address().port}/`);
+  await tab.goto(page.address);
   const watched = tab.evaluate(
     ([player, source, seed, seeks]) => window.watch(player, source, seed, seeks),
     [player, source, Number(seed), SEEKS],
