@@ -11,7 +11,7 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 use crate::hls::Rate;
 use crate::publication_file::{Links, PublicationFile};
 use crate::segments::{self, Segment};
-use crate::sheet::Sheet;
+use crate::sheet::Pictures;
 use crate::track_file::TrackFile;
 
 /// How clients ask for the parts of a track.
@@ -34,14 +34,6 @@ pub struct Track<'a> {
     pub index: &'a TrackIndex,
     pub segments: &'a [Segment],
     pub rate: Rate,
-}
-
-/// What players show while a viewer looks for a place.
-pub struct Pictures<'a> {
-    pub sheet: &'a Sheet,
-    /// Where the sprite is, and how long it is.
-    pub address: String,
-    pub bytes: u64,
 }
 
 pub struct Presentation<'a> {
@@ -206,10 +198,10 @@ fn write_ranges(xml: &mut Xml, links: &Links, track: &Track<'_>) -> io::Result<(
 
 /// The sprite as the one segment there is. Where its last row is not full it covers more than the film.
 fn write_pictures(xml: &mut Xml, pictures: &Pictures<'_>) -> io::Result<()> {
-    let Pictures { sheet, address, bytes } = pictures;
+    let Pictures { sheet, sprite, sprite_bytes, .. } = pictures;
     let (columns, rows, tiles) = (sheet.columns(), sheet.rows(), sheet.tiles.len() as u64);
     let (timescale, duration) = (1000 * tiles, sheet.end_ms * u64::from(columns) * u64::from(rows));
-    let bandwidth = (8 * bytes * timescale).div_ceil(duration.max(1));
+    let bandwidth = (8 * sprite_bytes * timescale).div_ceil(duration.max(1));
     let set = xml
         .create_element("AdaptationSet")
         .with_attributes([("contentType", "image"), ("mimeType", "image/jpeg")]);
@@ -228,7 +220,7 @@ fn write_pictures(xml: &mut Xml, pictures: &Pictures<'_>) -> io::Result<()> {
                 ("timescale", &*timescale.to_string()),
                 ("duration", &duration.to_string()),
                 ("startNumber", "1"),
-                ("media", address),
+                ("media", sprite),
             ]);
             template.write_empty()?;
             Ok(())
@@ -323,7 +315,7 @@ fn rational(frame_rate: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sheet::Tile;
+    use crate::sheet::{Sheet, Tile};
     use crate::suffix::Suffix;
     use dash_mpd_core::{AdaptationSet, MPD, SegmentTemplate};
     use domain::{Fragment, Layout, Piece};
@@ -476,8 +468,12 @@ mod tests {
         // Seven tiles of 1.5 s in three rows: two places are empty.
         let tiles = (0..7).map(|n| Tile { start_ms: 1500 * n, x: n as u32 % 3 * 160, y: n as u32 / 3 * 90 });
         let sheet = Sheet { tile: Size { width: 160, height: 90 }, tiles: tiles.collect(), end_ms: 10_500 };
-        let pictures =
-            Some(Pictures { sheet: &sheet, address: "a/storyboard.jpg".to_owned(), bytes: 13_500 });
+        let pictures = Some(Pictures {
+            sheet: &sheet,
+            sprite: "a/storyboard.jpg".to_owned(),
+            sprite_bytes: 13_500,
+            playlist: "storyboard.m3u8".to_owned(),
+        });
         let presentation = Presentation { tracks: Vec::new(), pictures, buffer_s: 6 };
         let mpd = dash_mpd_core::parse(&manifest(
             &Links::beside(&Suffix::default()),

@@ -6,6 +6,7 @@ use domain::{RenditionName, Size, TrackKind, VideoCodec};
 
 use crate::publication_file::{Links, PublicationFile};
 use crate::segments::Segment;
+use crate::sheet::Pictures;
 use crate::track_file::Keyframe;
 
 /// Players start on the variant listed first; this bit rate plays nearly everywhere.
@@ -42,7 +43,7 @@ pub struct Rate {
 }
 
 /// The multivariant playlist.
-pub fn master(links: &Links, variants: &[Variant]) -> String {
+pub fn master(links: &Links, variants: &[Variant], pictures: Option<&Pictures<'_>>) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
     let mut groups: Vec<RenditionName> = Vec::new();
     for audio in variants.iter().filter_map(|variant| variant.audio.as_ref()) {
@@ -59,6 +60,7 @@ pub fn master(links: &Links, variants: &[Variant]) -> String {
     for variant in in_order(variants) {
         text.push_str(&keyframe_line(links, variant).unwrap_or_default());
     }
+    text.push_str(&pictures.map(pictures_line).unwrap_or_default());
     text
 }
 
@@ -96,6 +98,23 @@ pub fn keyframes(links: &Links, rendition: RenditionName, keyframes: &[Keyframe]
     text
 }
 
+/// A playlist of a storyboard's pictures, all on one sheet (Image Media Playlist 0.4, which is not Apple's: players that
+/// do not know it pass over it). Where the last row is not full, the film ends before the sheet does.
+pub fn pictures(pictures: &Pictures<'_>) -> String {
+    let Pictures { sheet, sprite, .. } = pictures;
+    let end_s = sheet.end_ms as f64 / 1000.0;
+    let mut text = media_head(whole_s(end_s));
+    push(&mut text, format_args!("#EXT-X-IMAGES-ONLY"));
+    push(&mut text, format_args!("#EXTINF:{end_s:.5},"));
+    let Size { width, height } = sheet.tile;
+    let (columns, rows, tile_s) = (sheet.columns(), sheet.rows(), end_s / sheet.tiles.len() as f64);
+    let tiles = format_args!("RESOLUTION={width}x{height},LAYOUT={columns}x{rows},DURATION={tile_s:.6}");
+    push(&mut text, format_args!("#EXT-X-TILES:{tiles}"));
+    push(&mut text, format_args!("{sprite}"));
+    text.push_str("#EXT-X-ENDLIST\n");
+    text
+}
+
 fn media_head(target_s: u64) -> String {
     let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:7\n");
     push(&mut text, format_args!("#EXT-X-TARGETDURATION:{target_s}"));
@@ -111,7 +130,11 @@ fn map(links: &Links, rendition: RenditionName, kind: TrackKind) -> String {
 /// Segments are at most half a second longer than this, because `EXTINF` is compared after rounding.
 pub fn target_duration_s<'a>(tracks: impl IntoIterator<Item = &'a [Segment]>) -> u64 {
     let longest = tracks.into_iter().flatten().map(|segment| segment.duration_s).fold(0.0, f64::max);
-    (longest.round() as u64).max(1)
+    whole_s(longest)
+}
+
+fn whole_s(longest_s: f64) -> u64 {
+    (longest_s.round() as u64).max(1)
 }
 
 /// The peak is that of the busiest run of segments between half and one and a half target durations long
@@ -194,6 +217,16 @@ fn keyframe_line(links: &Links, variant: &Variant) -> Option<String> {
     ))
 }
 
+fn pictures_line(pictures: &Pictures<'_>) -> String {
+    let Pictures { sheet, sprite_bytes, playlist, .. } = pictures;
+    format!(
+        "#EXT-X-IMAGE-STREAM-INF:BANDWIDTH={},CODECS=\"jpeg\",RESOLUTION={}x{},URI=\"{playlist}\"\n",
+        bits_per_second(*sprite_bytes, sheet.end_ms as f64 / 1000.0),
+        sheet.tile.width,
+        sheet.tile.height,
+    )
+}
+
 fn group_id(track_of: RenditionName) -> String {
     format!("audio-{track_of}")
 }
@@ -240,6 +273,7 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sheet::{Sheet, Tile};
     use crate::suffix::Suffix;
     use m3u8_rs::{MediaPlaylistType, Playlist};
 
@@ -272,7 +306,7 @@ mod tests {
             variant(Medium, 1_500_000, Some(Medium)),
             variant(Low, 400_000, Some(Medium)),
         ];
-        let text = master(&Links::beside(&Suffix::default()), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants, None);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -303,7 +337,7 @@ mod tests {
             let video_codec = ["avc1.64001f", "hvc1.1.6.L93.90", "av01.0.05M.08"][name.codec() as usize];
             Variant { video_codec: video_codec.into(), ..variant(name, average_bps, Some(Medium)) }
         });
-        let text = master(&Links::beside(&Suffix::default()), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants, None);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -325,8 +359,11 @@ mod tests {
 
     #[test]
     fn a_silent_film_has_no_audio_group() {
-        let text =
-            master(&Links::beside(&Suffix::default()), &[variant(RenditionName::Original, 1_000_000, None)]);
+        let text = master(
+            &Links::beside(&Suffix::default()),
+            &[variant(RenditionName::Original, 1_000_000, None)],
+            None,
+        );
         assert!(!text.contains("AUDIO"), "{text}");
         assert!(text.contains("CODECS=\"avc1.64001f\""), "{text}");
     }
@@ -338,7 +375,7 @@ mod tests {
         let found = found.map(|(bytes, duration_s)| Keyframe { bytes, duration_s });
         let keyframe_rate = Some(keyframe_rate(&found, 6));
         let variants = [variant(Medium, 1_000_000, None), Variant { keyframe_rate, ..variant(Low, 1, None) }];
-        let text = master(&Links::beside(&Suffix::default()), &variants);
+        let text = master(&Links::beside(&Suffix::default()), &variants, None);
         let Ok((_, Playlist::MasterPlaylist(parsed))) = m3u8_rs::parse_playlist(text.as_bytes()) else {
             panic!("{text}")
         };
@@ -360,6 +397,28 @@ mod tests {
         let ranges: Vec<_> = parsed.segments.iter().filter_map(|one| one.byte_range.as_ref()).collect();
         let ranges: Vec<_> = ranges.iter().map(|range| (range.length, range.offset)).collect();
         assert_eq!(ranges, [(1000, Some(900)), (200, Some(9900)), (300, Some(20_000))]);
+    }
+
+    #[test]
+    fn a_storyboard_is_a_sheet_of_tiles() {
+        // Seven tiles of 1.5 s in three rows: two places are empty.
+        let tiles = (0..7).map(|n| Tile { start_ms: 1500 * n, x: n as u32 % 3 * 160, y: n as u32 / 3 * 90 });
+        let sheet = Sheet { tile: Size { width: 160, height: 90 }, tiles: tiles.collect(), end_ms: 10_500 };
+        let drawn = Pictures {
+            sheet: &sheet,
+            sprite: "a/storyboard.jpg".to_owned(),
+            sprite_bytes: 10_500,
+            playlist: "storyboard.m3u8".to_owned(),
+        };
+        let variants = [variant(RenditionName::Low, 400_000, None)];
+        let text = master(&Links::beside(&Suffix::default()), &variants, Some(&drawn));
+        let line = "#EXT-X-IMAGE-STREAM-INF:BANDWIDTH=8000,CODECS=\"jpeg\",RESOLUTION=160x90,URI=\"storyboard.m3u8\"\n";
+        assert!(text.ends_with(line), "{text}");
+        let expected = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:11\n#EXT-X-MEDIA-SEQUENCE:1\n\
+                        #EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-IMAGES-ONLY\n#EXTINF:10.50000,\n\
+                        #EXT-X-TILES:RESOLUTION=160x90,LAYOUT=3x3,DURATION=1.500000\na/storyboard.jpg\n\
+                        #EXT-X-ENDLIST\n";
+        assert_eq!(pictures(&drawn), expected);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use domain::{
 };
 use sql::{Publication, PublishedRendition};
 
-use crate::dash::{self, Addressing, Pictures, Presentation, Track};
+use crate::dash::{self, Addressing, Presentation, Track};
 use crate::hls::{self, Variant, VariantAudio};
 use crate::layout_body::Files;
 use crate::publication_file::Links;
 use crate::segments::{self, Segment};
+use crate::sheet::Pictures;
 use crate::suffix::Suffix;
 use crate::track_file::{Keyframe, TrackFile};
 
@@ -93,10 +94,10 @@ impl Package {
     }
 
     /// `suffix` goes behind every address.
-    pub fn master_playlist(&self, suffix: &Suffix) -> String {
+    pub fn master_playlist(&self, suffix: &Suffix, pictures: Option<Pictures<'_>>) -> String {
         let variants: Vec<Variant> =
             self.renditions.iter().map(|rendition| self.variant(rendition)).collect();
-        hls::master(&Links::below(self.id, suffix), &variants)
+        hls::master(&Links::below(self.id, suffix), &variants, pictures.as_ref())
     }
 
     pub fn manifest(

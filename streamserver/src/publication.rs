@@ -18,13 +18,15 @@ use crate::package::Package;
 use crate::playlist;
 use crate::publication_file::PublicationFile;
 use crate::segments::Segment;
+use crate::sheet::Pictures;
 use crate::storyboard::Storyboard;
+use crate::suffix::Suffix;
 use crate::track_file::TrackFile;
 use crate::viewer::Viewer;
 
 /// HLS master playlist
 ///
-/// Names media playlists and segments under the live publication; those never change.
+/// Names media playlists and segments under the live publication, which never change, and the storyboard's pictures.
 #[utoipa::path(
     get,
     path = "/stream/videos/{vid}/master.m3u8",
@@ -44,10 +46,10 @@ pub async fn master(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (watchable, package) = live(&server, video, &viewer).await?;
-    let suffix = viewer.suffix(&watchable);
-    let description = pointer(&viewer, &watchable, &package, "master", playlist::HLS);
-    let text = package.master_playlist(&suffix);
+    let live = Live::load(&server, video, &viewer).await?;
+    let suffix = viewer.suffix(&live.watchable);
+    let text = live.package.master_playlist(&suffix, live.pictures(&suffix));
+    let description = live.described_as("master", playlist::HLS, &viewer);
     playlist::answer(&Asked { method: &method, headers: &headers }, description, &suffix, text)
 }
 
@@ -84,44 +86,48 @@ pub async fn manifest(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (watchable, package) = live(&server, video, &viewer).await?;
-    let suffix = viewer.suffix(&watchable);
-    let storyboard = Storyboard::of(&server, &watchable, &viewer).await;
-    let drawn = storyboard.as_ref().map(|storyboard| format!(".{}", storyboard.attempt)).unwrap_or_default();
+    let live = Live::load(&server, video, &viewer).await?;
+    let suffix = viewer.suffix(&live.watchable);
+    let text = live.package.manifest(&suffix, live.pictures(&suffix), wanted.addressing);
     let name = match wanted.addressing {
-        Addressing::Segments => format!("manifest{drawn}"),
-        Addressing::Ranges => format!("manifest-ranges{drawn}"),
+        Addressing::Segments => "manifest",
+        Addressing::Ranges => "manifest-ranges",
     };
-    let description = pointer(&viewer, &watchable, &package, &name, playlist::DASH);
-    let pictures = storyboard.as_ref().map(|storyboard| storyboard.pictures(&suffix));
-    let text = package.manifest(&suffix, pictures, wanted.addressing);
+    let description = live.described_as(name, playlist::DASH, &viewer);
     playlist::answer(&Asked { method: &method, headers: &headers }, description, &suffix, text)
 }
 
 /// What is watched now.
-async fn live(
-    server: &StreamServer,
-    video: VideoId,
-    viewer: &Viewer,
-) -> Result<(Arc<Watchable>, Arc<Package>), Problem> {
-    let watchable = server.watch.watchable(video, viewer).await?;
-    let package = server.watch.package(video, watchable.publication, viewer).await?;
-    Ok((watchable, package))
+struct Live {
+    watchable: Arc<Watchable>,
+    package: Arc<Package>,
+    storyboard: Option<Storyboard>,
 }
 
-/// Of a text that points at what is watched now.
-fn pointer(
-    viewer: &Viewer,
-    watchable: &Watchable,
-    package: &Package,
-    name: &str,
-    content_type: &'static str,
-) -> Description {
-    Description {
-        validators: validators(package, name),
-        content_type,
-        caching: viewer.caching(watchable, Caching::Pointer),
-        disposition: None,
+impl Live {
+    async fn load(server: &StreamServer, video: VideoId, viewer: &Viewer) -> Result<Live, Problem> {
+        let watchable = server.watch.watchable(video, viewer).await?;
+        let (package, storyboard) = tokio::join!(
+            server.watch.package(video, watchable.publication, viewer),
+            Storyboard::of(server, &watchable, viewer),
+        );
+        Ok(Live { package: package?, storyboard, watchable })
+    }
+
+    fn pictures(&self, suffix: &Suffix) -> Option<Pictures<'_>> {
+        self.storyboard.as_ref().map(|storyboard| storyboard.pictures(suffix))
+    }
+
+    /// Of a text of this name that points at all of it.
+    fn described_as(&self, name: &str, content_type: &'static str, viewer: &Viewer) -> Description {
+        let drawn = self.storyboard.as_ref().map(|storyboard| format!(".{}", storyboard.attempt));
+        let name = format!("{name}{}", drawn.unwrap_or_default());
+        Description {
+            validators: validators(&self.package, &name),
+            content_type,
+            caching: viewer.caching(&self.watchable, Caching::Pointer),
+            disposition: None,
+        }
     }
 }
 

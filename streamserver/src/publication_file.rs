@@ -67,6 +67,11 @@ pub fn sprite_address(storyboard: AttemptId, suffix: &Suffix) -> String {
     format!("{storyboard}/{}{suffix}", ObjectFile::StoryboardSprite)
 }
 
+/// Of the HLS playlist of a storyboard's pictures, seen from there too.
+pub fn pictures_address(suffix: &Suffix) -> String {
+    format!("storyboard.m3u8{suffix}")
+}
+
 impl PublicationFile {
     pub fn track(self) -> (RenditionName, TrackKind) {
         match self {

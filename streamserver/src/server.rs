@@ -217,6 +217,7 @@ pub fn routes(server: StreamServer, tokens: Tokens) -> Routes {
         .route(Policy::Anyone, routes!(cover::webp))
         .route(Policy::Anyone, routes!(storyboard::cues))
         .route(Policy::Anyone, routes!(storyboard::tiles))
+        .route(Policy::Anyone, routes!(storyboard::pictures))
         .route(Policy::Anyone, routes!(storyboard::sprite))
         .route(Policy::Anyone, routes!(publication::file))
         .with_state(server)

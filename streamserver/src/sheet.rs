@@ -10,6 +10,7 @@ pub struct Sheet {
     pub tile: Size,
     /// In the order of the film; never empty.
     pub tiles: Vec<Tile>,
+    /// Never 0.
     pub end_ms: u64,
 }
 
@@ -19,6 +20,16 @@ pub struct Tile {
     /// From the left and from the top, in pixels.
     pub x: u32,
     pub y: u32,
+}
+
+/// What players show while a viewer looks for a place, as playlists and manifests name it.
+pub struct Pictures<'a> {
+    pub sheet: &'a Sheet,
+    /// Where it is, and how long it is.
+    pub sprite: String,
+    pub sprite_bytes: u64,
+    /// Where HLS lists it.
+    pub playlist: String,
 }
 
 /// As Mux names things, which is what other players read.
@@ -57,7 +68,7 @@ impl Sheet {
             sheet.tiles.push(Tile { start_ms: milliseconds(from)?, x, y });
             sheet.end_ms = milliseconds(to)?;
         }
-        sheet.filter(|sheet| sheet.tile.pixels() > 0)
+        sheet.filter(|sheet| sheet.tile.pixels() > 0 && sheet.end_ms > 0)
     }
 
     pub fn columns(&self) -> u32 {
@@ -118,6 +129,7 @@ mod tests {
             "00:00.000 --> 00:01.000\na.jpg\n",
             "00:00.000 --> 00:01.000\na.jpg#xywh=0,0,0,90\n",
             "00:00.000 --> 00:01.000\na.jpg#xywh=0,0,90\n",
+            "00:00.000 --> 00:00.000\na.jpg#xywh=0,0,160,90\n",
             "x --> 00:01.000\na.jpg#xywh=0,0,160,90\n",
             "00:00.000 --> 00:01.000",
         ] {

@@ -1,4 +1,6 @@
-//! `GET /stream/videos/:vid/storyboard.vtt` and `.json`, and the sprite that both name.
+//! `GET /stream/videos/:vid/storyboard.vtt`, `.json` and `.m3u8`, and the sprite that all of them name.
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -11,11 +13,12 @@ use sql::Watchable;
 use crate::StreamServer;
 use crate::answer::{self, Asked, Caching, Description};
 use crate::conditional::Validators;
-use crate::dash::Pictures;
-use crate::publication_file::sprite_address;
-use crate::sheet::Sheet;
+use crate::failure::{self, LoadError};
+use crate::publication_file::{pictures_address, sprite_address};
+use crate::sheet::{Pictures, Sheet};
 use crate::suffix::Suffix;
 use crate::viewer::Viewer;
+use crate::{hls, playlist};
 
 /// Storyboard
 ///
@@ -68,21 +71,41 @@ pub async fn tiles(
 ) -> Result<Response, Problem> {
     let watchable = server.watch.watchable(video, &viewer).await?;
     let suffix = viewer.suffix(&watchable);
-    let storyboard = Storyboard::of(&server, &watchable, &viewer).await.ok_or_else(Problem::not_found)?;
-    let attempt = storyboard.attempt;
-    let description = Description {
-        validators: Validators {
-            etag: format!("{attempt}.storyboard.json"),
-            last_modified: watchable.published_at,
-        },
-        content_type: "application/json",
-        caching: viewer.caching(&watchable, Caching::Pointer),
-        disposition: None,
-    };
-    let description = description.naming(&suffix);
-    let url = format!("{}/stream/videos/{video}/{}", server.stream_url, sprite_address(attempt, &suffix));
-    let json = storyboard.sheet.json(&url);
-    answer::bytes(&Asked { method: &method, headers: &headers }, &description, json.into())
+    let storyboard = Storyboard::load(&server, &watchable, &viewer).await?;
+    let described = storyboard.described_as("json", "application/json", &watchable, &viewer);
+    let sprite = sprite_address(storyboard.attempt, &suffix);
+    let json = storyboard.sheet.json(&format!("{}/stream/videos/{video}/{sprite}", server.stream_url));
+    answer::bytes(&Asked { method: &method, headers: &headers }, &described.naming(&suffix), json.into())
+}
+
+/// Storyboard as a playlist of HLS
+///
+/// The sprite as Roku's and other players take it (`EXT-X-IMAGES-ONLY`, `EXT-X-TILES`). The master playlist names it.
+#[utoipa::path(
+    get,
+    path = "/stream/videos/{vid}/storyboard.m3u8",
+    tag = "watching",
+    params(("vid" = String, Path, description = "the video's id")),
+    responses(
+        (status = 200, description = "the playlist", content_type = "application/vnd.apple.mpegurl"),
+        (status = 304, description = "you have it already"),
+        (status = 400, description = "a malformed id", content_type = "application/problem+json"),
+        (status = 404, description = "no such video, not yours to see, or none yet", content_type = "application/problem+json"),
+    )
+)]
+pub async fn pictures(
+    State(server): State<StreamServer>,
+    viewer: Viewer,
+    Path(video): Path<VideoId>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let watchable = server.watch.watchable(video, &viewer).await?;
+    let suffix = viewer.suffix(&watchable);
+    let storyboard = Storyboard::load(&server, &watchable, &viewer).await?;
+    let described = storyboard.described_as("m3u8", playlist::HLS, &watchable, &viewer);
+    let text = hls::pictures(&storyboard.pictures(&suffix));
+    playlist::answer(&Asked { method: &method, headers: &headers }, described, &suffix, text)
 }
 
 /// Sprite of the storyboard
@@ -125,19 +148,48 @@ pub struct Storyboard {
 impl Storyboard {
     /// A film is watched without one too: `None` where there is none, and where it cannot be had.
     pub async fn of(server: &StreamServer, watchable: &Watchable, viewer: &Viewer) -> Option<Storyboard> {
-        let (video, attempt) = (watchable.video, watchable.storyboard_attempt?);
-        let read = |file| server.watch.picture(ObjectKey { video, attempt, file }, viewer);
-        let cues = read(ObjectFile::StoryboardCues).await.ok()?;
-        let sprite_bytes = read(ObjectFile::StoryboardSprite).await.ok()?.len() as u64;
-        let sheet = Sheet::parse(str::from_utf8(&cues).ok()?)?;
-        Some(Storyboard { attempt, sheet, sprite_bytes })
+        Storyboard::load(server, watchable, viewer).await.ok()
+    }
+
+    async fn load(
+        server: &StreamServer,
+        watchable: &Watchable,
+        viewer: &Viewer,
+    ) -> Result<Storyboard, Problem> {
+        let attempt = watchable.storyboard_attempt.ok_or_else(Problem::not_found)?;
+        let read = |file| server.watch.picture(ObjectKey { video: watchable.video, attempt, file }, viewer);
+        let (cues, sprite) =
+            tokio::try_join!(read(ObjectFile::StoryboardCues), read(ObjectFile::StoryboardSprite))?;
+        let sheet = str::from_utf8(&cues).ok().and_then(Sheet::parse);
+        let corrupt = || failure::load(Arc::new(LoadError::Corrupt("the cues of a storyboard".to_owned())));
+        Ok(Storyboard { attempt, sheet: sheet.ok_or_else(corrupt)?, sprite_bytes: sprite.len() as u64 })
     }
 
     pub fn pictures(&self, suffix: &Suffix) -> Pictures<'_> {
         Pictures {
             sheet: &self.sheet,
-            address: sprite_address(self.attempt, suffix),
-            bytes: self.sprite_bytes,
+            sprite: sprite_address(self.attempt, suffix),
+            sprite_bytes: self.sprite_bytes,
+            playlist: pictures_address(suffix),
+        }
+    }
+
+    /// Of an answer in one of the forms that it has.
+    fn described_as(
+        &self,
+        form: &str,
+        content_type: &'static str,
+        watchable: &Watchable,
+        viewer: &Viewer,
+    ) -> Description {
+        Description {
+            validators: Validators {
+                etag: format!("{}.storyboard.{form}", self.attempt),
+                last_modified: watchable.published_at,
+            },
+            content_type,
+            caching: viewer.caching(watchable, Caching::Pointer),
+            disposition: None,
         }
     }
 }

@@ -111,6 +111,13 @@ async function shakaPlayer(element, { url, cues }) {
   player.configure({ abr: { enabled: false } });
   await player.load(url);
   if (cues) await player.addThumbnailsTrack(cues, 'text/vtt');
+  const place = async (track, time_s) => {
+    const found = await player.getThumbnails(track, time_s);
+    if (Math.abs(found.startTime - time_s) > PICTURE_AWAY_S_MAX) throw new Error(`a picture of ${found.startTime}`);
+    const place = [found.positionX, found.positionY, found.width, found.height];
+    seen(await image(found.uris[0]), place);
+    return place;
+  };
   return {
     complaints,
     heights: () => [...new Set(player.getVariantTracks().map((track) => track.height))],
@@ -118,10 +125,12 @@ async function shakaPlayer(element, { url, cues }) {
       player.selectVariantTrack(player.getVariantTracks().find((track) => track.height === height), true);
     },
     hover: async (time_s) => {
-      const [track] = player.getImageTracks();
-      const found = await player.getThumbnails(track.id, time_s);
-      if (Math.abs(found.startTime - time_s) > PICTURE_AWAY_S_MAX) throw new Error(`a picture of ${found.startTime}`);
-      return seen(await image(found.uris[0]), [found.positionX, found.positionY, found.width, found.height]);
+      // Those of the manifest, and of the cues where there are some.
+      const tracks = player.getImageTracks();
+      if (tracks.length !== (cues ? 2 : 1)) throw new Error(`${tracks.length} tracks of pictures`);
+      const places = await Promise.all(tracks.map(({ id }) => place(id, time_s)));
+      if (new Set(places.map(String)).size !== 1) throw new Error(`pictures at ${places.join(' and at ')}`);
+      return places[0].slice(2);
     },
   };
 }

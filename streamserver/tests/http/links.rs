@@ -149,9 +149,17 @@ async fn a_link_opens_all_that_is_named_from_there_and_nothing_opens_without() {
         paths.len()
     };
     // Three tracks of pictures and two of sound, each with a playlist, an init segment, four segments, and as one file.
-    let found =
-        [".mpd", "storyboard.json", "storyboard.jpg", "video.m3u8", "audio.m3u8", ".init.mp4", ".00004.mp4"];
-    assert_eq!(found.map(ending), [1, 1, 1, 3, 2, 5, 5]);
+    let found = [
+        ".mpd",
+        "storyboard.json",
+        "storyboard.m3u8",
+        "storyboard.jpg",
+        "video.m3u8",
+        "audio.m3u8",
+        ".init.mp4",
+        ".00004.mp4",
+    ];
+    assert_eq!(found.map(ending), [1, 1, 1, 1, 3, 2, 5, 5]);
     assert_eq!([ending("video.mp4"), ending("audio.mp4")], [3, 2]);
     for url in &addresses {
         assert_eq!(url.query(), Some(link.query()), "{url}");
@@ -205,6 +213,7 @@ async fn the_same_as_for_its_owner(world: &World, film: &Film, url: &Url, link: 
         "/cover.webp",
         "/storyboard.vtt",
         "/storyboard.json",
+        "/storyboard.m3u8",
     ]
     .map(|file| format!("/stream/videos/{}{file}", film.video))
     .contains(&url.path().to_owned());

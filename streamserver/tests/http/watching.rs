@@ -541,6 +541,41 @@ async fn a_storyboard_names_its_sprite() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_master_playlist_names_the_storyboard_once_it_is_drawn() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let film = world.ready(&alice, Visibility::Public).await;
+    let folder = format!("/stream/videos/{}", film.video);
+    let (master, pictures) = (format!("{folder}/master.m3u8"), format!("{folder}/storyboard.m3u8"));
+    expect_problem(world.get(&pictures).await, 404, "not-found").await;
+    let before = world.get(&master).await;
+    let etag = header(&before, "etag").to_owned();
+    assert!(!before.text().await.unwrap().contains("IMAGE"));
+    let attempt = world.draw_storyboard(film.video).await;
+    // What was cached a moment ago is asked for again.
+    let there = async { while header(&world.get(&master).await, "etag") == etag {} };
+    tokio::time::timeout(Duration::from_secs(10), there).await.expect("it is there soon");
+    let text = world.get(&master).await.text().await.unwrap();
+    let bandwidth = (8 * crate::film::sprite().len() as u64).div_ceil(SECONDS);
+    let line = format!("BANDWIDTH={bandwidth},CODECS=\"jpeg\",RESOLUTION=160x90,URI=\"storyboard.m3u8\"");
+    assert!(text.ends_with(&format!("#EXT-X-IMAGE-STREAM-INF:{line}\n")), "{text}");
+    assert_eq!(streams(&world.master(film.video).await).len(), 3, "other players find what they look for");
+
+    let response = world.get(&pictures).await;
+    assert_eq!(header(&response, "content-type"), "application/vnd.apple.mpegurl");
+    assert_eq!(header(&response, "cache-control"), "public, max-age=1");
+    let etag = header(&response, "etag").to_owned();
+    assert_eq!(world.get_with(&pictures, &[("if-none-match", &etag)]).await.status(), 304);
+    let zipped = world.get_with(&pictures, &[("accept-encoding", "gzip")]).await;
+    assert_eq!(header(&zipped, "content-encoding"), "gzip");
+    let text = response.text().await.unwrap();
+    let tiles = format!("RESOLUTION=160x90,LAYOUT=1x1,DURATION={SECONDS}.000000");
+    let ending = format!("#EXT-X-TILES:{tiles}\n{attempt}/storyboard.jpg\n#EXT-X-ENDLIST\n");
+    assert!(text.ends_with(&ending), "{text}");
+    world.end().await;
+}
+
 /// Every address of a film that a viewer may know.
 async fn addresses(world: &World, film: &Film) -> Vec<String> {
     let publication = world.publication(film.video).await;
@@ -549,6 +584,7 @@ async fn addresses(world: &World, film: &Film) -> Vec<String> {
     vec![
         format!("{video}/storyboard.vtt"),
         format!("{video}/storyboard.json"),
+        format!("{video}/storyboard.m3u8"),
         format!("{video}/{storyboard}/storyboard.jpg"),
         video.clone(),
         format!("{video}?rendition=low&download=1"),
@@ -613,6 +649,7 @@ async fn what_cannot_be_watched_is_not_there() {
             "/cover.webp",
             "/storyboard.vtt",
             "/storyboard.json",
+            "/storyboard.m3u8",
         ] {
             let path = format!("/stream/videos/{video}{file}");
             expect_problem(world.get(&path).await, 404, "not-found").await;
