@@ -2,7 +2,7 @@
  * Plays the progressive file in Firefox, from a page of another origin than the service's, and seeks in it. The page tells
  * by itself how it went, so that the browser needs no driver.
  *
- *   node firefox.mjs BASE VIDEO SEED
+ *   node firefox.mjs BASE TOKEN SEED VIDEO
  *
  * FIREFOX names the browser where it is not /usr/bin/firefox-esr. Prints a line of JSON.
  */
@@ -14,11 +14,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { PATIENCE_MS, servePage } from './elsewhere.mjs';
+import { playback } from './sluice.mjs';
 
 const SEEKS = 20;
 
-const [base, video, seed] = process.argv.slice(2);
-const source = { url: `${base}/stream/videos/${video}` };
+const [base, token, seed, video] = process.argv.slice(2);
+const lent = await playback(base, token, video);
+const source = { url: lent.play_url };
 
 const start = `
   const tell = (said) => fetch('/done', { method: 'POST', body: JSON.stringify(said) });
@@ -48,4 +50,4 @@ await gone;
 page.close();
 await rm(profile, { recursive: true, force: true });
 if (said.error) throw new Error(said.error);
-console.log(JSON.stringify({ player: 'Firefox', ...said }));
+console.log(JSON.stringify({ player: 'Firefox', is_private: lent.expires_at !== null, ...said }));

@@ -58,8 +58,9 @@ async function file(element, { url }) {
   return { complaints, heights: () => [element.videoHeight], choose: () => {}, hover: async () => null };
 }
 
-async function hlsJs(element, { url }) {
-  const hls = new Hls();
+async function hlsJs(element, { url, token }) {
+  const xhrSetup = (request) => request.setRequestHeader('authorization', `Bearer ${token}`);
+  const hls = new Hls(token ? { xhrSetup } : {});
   const complaints = [];
   hls.on(Hls.Events.ERROR, (_, data) => {
     if (data.fatal || /append|parsing/i.test(data.details)) complaints.push(`${data.details} ${data.error?.message}`);
@@ -109,7 +110,9 @@ async function shakaPlayer(element, { url, cues }) {
   player.addEventListener('error', ({ detail }) => complaints.push(`${detail.code} ${detail.data}`));
   await player.attach(element);
   player.configure({ abr: { enabled: false } });
-  await player.load(url);
+  await player.load(url).catch(({ code, data }) => {
+    throw new Error(`load: ${code} ${data}`);
+  });
   if (cues) await player.addThumbnailsTrack(cues, 'text/vtt');
   const place = async (track, time_s) => {
     const found = await player.getThumbnails(track, time_s);
