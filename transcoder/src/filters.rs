@@ -218,13 +218,13 @@ fn colours(format: &PictureFormat, width: u32, height: u32) -> String {
     let (matrix, range) = (format.matrix(), format.range());
     let zscale = filter::find("zscale").is_some() && !format.is_rgb();
     if zscale && format.is_hdr() {
-        // Linear light, one reference white at 100 cd/m², highlights rolled off by Hable's curve.
+        // Linear light, one reference white at 100 cd/m², highlights rolled off by Hable's curve. Primaries that the stream
+        // leaves out have to be told on both sides.
+        let (primaries, transfer) = (format.primaries(), format.transfer());
         return format!(
-            "zscale=w={width}:h={height}:filter=bicubic:min={matrix}:pin={}:tin={}:rin={range}:t=linear:npl=100,\
-             format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0,\
-             zscale=p=bt709:t=bt709:m=bt709:r=limited,",
-            format.primaries(),
-            format.transfer()
+            "zscale=w={width}:h={height}:filter=bicubic:min={matrix}:pin={primaries}:tin={transfer}:rin={range}:\
+             p={primaries}:t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0,\
+             zscale=p=bt709:t=bt709:m=bt709:r=limited,"
         );
     }
     if zscale && format.is_wide() {
