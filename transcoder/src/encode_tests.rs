@@ -173,6 +173,18 @@ fn interlaced_pictures_come_out_progressive_and_as_many() {
 }
 
 #[test]
+fn what_is_said_to_be_hdr_is_encoded_even_in_eight_bits() {
+    for (transfer, is_copied) in [("bt709", true), ("arib-std-b67", false), ("smpte2084", false)] {
+        let line = format!("-f lavfi -i testsrc2=s=640x360:r=25:d=1 {X264} -color_trc {transfer}");
+        let scene = Scene::new("clip.mp4", &line);
+        assert_eq!(judge::copyable(&scene.facts), is_copied, "{transfer}");
+        let rungs = scene.encode(&scene.plan(None));
+        let probed = probe(&rungs[0].path, "-show_entries stream=color_transfer");
+        assert!(probed.contains("color_transfer=bt709"), "{probed}");
+    }
+}
+
+#[test]
 fn a_turned_source_is_upright_in_rungs_and_cover() {
     let line = format!(
         "-f lavfi -i color=red:s=640x480:r=10:d=1 -f lavfi -i color=blue:s=640x480:r=10:d=1 \

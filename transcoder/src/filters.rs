@@ -52,7 +52,8 @@ impl PictureFormat {
         }
     }
 
-    fn is_hdr(&self) -> bool {
+    /// More than the screens show that rungs are made for.
+    pub fn is_hdr(&self) -> bool {
         matches!(self.transfer, TransferCharacteristic::SMPTE2084 | TransferCharacteristic::ARIB_STD_B67)
     }
 

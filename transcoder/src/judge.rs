@@ -20,12 +20,13 @@ pub const ALREADY_JUDGED: MediaLimits =
     MediaLimits { duration_s_max: f64::INFINITY, pixels_max: i32::MAX as u64, streams_max: u32::MAX };
 
 /// Browsers play the streams as they are: H.264 8-bit 4:2:0 progressive with square pixels, AAC or no audio, and
-/// a clean keyframe at least every 10 s. Frames hidden by an edit list would show in the middle of a stream, so
-/// such a source is encoded.
+/// a clean keyframe at least every 10 s. Frames hidden by an edit list would show in the middle of a stream, and HDR
+/// has too few steps in 8 bits and would stand among rungs that are SDR, so such a source is encoded.
 pub fn copyable(source: &SourceFacts) -> bool {
     let video = &source.video;
     video.codec == Id::H264
         && matches!(video.pixel, Pixel::YUV420P | Pixel::YUVJ420P)
+        && !video.hdr
         && !video.interlaced
         && video.sar.numerator() == video.sar.denominator()
         && !video.orientation.mirrored

@@ -104,6 +104,7 @@ mod tests {
                 doubled_frames: 0,
                 interlaced: false,
                 pixel: ffmpeg_next::format::Pixel::YUV420P,
+                hdr: false,
                 bitrate_bps: 0,
             },
             audio: None,

@@ -188,6 +188,7 @@ fn video_facts(
         doubled_frames: times.doubled,
         interlaced: read.look.interlaced,
         pixel: first.pixel,
+        hdr: first.hdr,
         bitrate_bps: (read.video_bytes as f64 * 8.0 / shown_s) as u64,
     }
 }

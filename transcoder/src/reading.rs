@@ -14,6 +14,7 @@ use ffmpeg_next::{Error, Rational};
 
 use crate::decode::Decoder;
 use crate::error::joined;
+use crate::filters::PictureFormat;
 use crate::frame_times::VideoPacket;
 use crate::source_packets::SourcePackets;
 use crate::source_reader::Blank;
@@ -74,6 +75,7 @@ struct Looking {
 pub struct Picture {
     pub size: Size,
     pub pixel: Pixel,
+    pub hdr: bool,
     pub sar: Rational,
 }
 
@@ -252,6 +254,7 @@ impl Looking {
             self.found.first.get_or_insert_with(|| Picture {
                 size: Size { width: frame.width(), height: frame.height() },
                 pixel: frame.format(),
+                hdr: PictureFormat::of(&frame).is_hdr(),
                 sar: frame.aspect_ratio(),
             });
         }

@@ -91,6 +91,9 @@ pub struct VideoFacts {
     /// Not in `facts.json`: only ingest asks.
     #[serde(skip, default = "unknown_pixel")]
     pub pixel: Pixel,
+    /// PQ or HLG. Not in `facts.json`: encodes look at each picture.
+    #[serde(skip)]
+    pub hdr: bool,
     /// The average of the packets, in bit/s.
     pub bitrate_bps: u64,
 }
