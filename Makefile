@@ -50,7 +50,7 @@ bench: ## comparisons with peers; results go to bench/results/
 	bench/rates.py
 	bench/upload.py
 
-campaign-fuzz: ## 10,000,000 heads and forms and 100,000 sequences of uploads by chance, under AddressSanitizer (TARGET=forms for one of them)
+campaign-fuzz: ## 10,000,000 heads and forms, 100,000,000 ranges and 100,000 sequences of uploads by chance, under AddressSanitizer (TARGET=forms for one of them)
 	@scripts/setup fuzz
 	scripts/fuzz $(TARGET)
 

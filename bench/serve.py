@@ -98,7 +98,7 @@ def run(pid, base, script_path, connections, seconds):
     if bad:
         print(f"  {bad[0]}", flush=True)
     return {"requests_per_s": int(requests) / float(took), "mb_per_s": sent / 1e6 / float(took),
-            "cpu_s_per_gb": (after - before) / (sent / 1e9), "p99_ms": milliseconds(re.search(r"99%\s+(\S+)", text)[1]),
+            "cpu_s_per_gb": (after - before) / (sent / 1e9), "p99_ms": milliseconds(re.search(r"^ +99% +(\S+)", text, re.M)[1]),
             "peak_mib": peak / MIB, "bad": bad[0] if bad else None}
 
 

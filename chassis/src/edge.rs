@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::header;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::extract::JsonBytesMax;
@@ -256,14 +256,16 @@ async fn share(State(edge): State<Edge>, request: Request, next: Next) -> Respon
         response = StatusCode::OK.into_response();
     }
     let Cors { asked, answered } = &edge.0.cors;
-    response.headers_mut().extend(if is_options { asked.clone() } else { answered.clone() });
+    for (name, value) in if is_options { &asked[..] } else { &answered[..] } {
+        response.headers_mut().insert(name, value.clone());
+    }
     response
 }
 
 /// The headers of a preflight, and those of all other answers.
 struct Cors {
-    asked: HeaderMap,
-    answered: HeaderMap,
+    asked: [(HeaderName, HeaderValue); 4],
+    answered: [(HeaderName, HeaderValue); 2],
 }
 
 impl Cors {
@@ -279,7 +281,7 @@ impl Cors {
             (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(Cors::MAX_AGE_S)),
         ];
         let answered = [anyone, (header::ACCESS_CONTROL_EXPOSE_HEADERS, list(&EXPOSED))];
-        Cors { asked: HeaderMap::from_iter(asked), answered: HeaderMap::from_iter(answered) }
+        Cors { asked, answered }
     }
 }
 

@@ -27,8 +27,10 @@ where
         Ok(settings) => settings,
         Err(error) => return Failure::from(error).report(),
     };
-    telemetry::init(settings.log_format);
-    match in_runtime(run(settings)) {
+    let logging = telemetry::init(settings.log_format);
+    let outcome = in_runtime(run(settings));
+    drop(logging);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

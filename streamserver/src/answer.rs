@@ -1,6 +1,6 @@
 //! How bytes are answered: validators, ranges, caching, and the headers that keep a browser from guessing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -16,6 +16,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use store::StoreError;
 
+use crate::blocks::Lookup;
+use crate::cache_tag::CacheTag;
 use crate::conditional::{Decision, Validators};
 use crate::layout_body::{self, Files};
 use crate::objects::Objects;
@@ -32,6 +34,8 @@ const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// RFC 9213: for CDNs, in the place of `Cache-Control`.
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Of a name that points at what is live now.
 const POINTER_S_MAX: u64 = 1;
 
@@ -90,6 +94,7 @@ pub struct Description {
     pub validators: Validators,
     pub content_type: &'static str,
     pub caching: Caching,
+    pub cache_tag: CacheTag,
     pub disposition: Option<HeaderValue>,
 }
 
@@ -159,9 +164,11 @@ pub async fn layout(
     }
     let permit = streams.acquire()?;
     let sent = sent.unwrap_or_else(|| layout.slice(0, total));
+    let began = Instant::now();
     let opened =
         tokio::time::timeout(OPEN_MAX, layout_body::open(objects.clone(), files.clone(), sent)).await;
-    let stream = opened.unwrap_or_else(|_| Err(slow())).map_err(Refusal::Store)?;
+    let (stream, lookup) = opened.unwrap_or_else(|_| Err(slow())).map_err(Refusal::Store)?;
+    tell_how(response.headers_mut(), lookup, began.elapsed());
     // The place is taken for as long as the bytes flow.
     *response.body_mut() = Body::from_stream(stream.inspect_err(move |error| {
         let _taken = &permit;
@@ -173,6 +180,19 @@ pub async fn layout(
         }
     }));
     Ok(response)
+}
+
+/// For the curious: whether the bytes were kept here (RFC 9211), and how long the first of them took.
+fn tell_how(headers: &mut HeaderMap, lookup: Option<Lookup>, took: Duration) {
+    let cache_status = lookup.map(|lookup| match lookup {
+        Lookup::Hit => "\"streamserver\"; hit",
+        Lookup::Miss => "\"streamserver\"; fwd=miss; stored",
+        Lookup::Collapsed => "\"streamserver\"; fwd=miss; collapsed",
+    });
+    if let Some(cache_status) = cache_status {
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status));
+    }
+    headers.insert(SERVER_TIMING, ascii(format!("store;dur={:.1}", took.as_secs_f64() * 1000.0)));
 }
 
 /// Answers with a few bytes that are in memory.
@@ -252,6 +272,7 @@ fn describe(headers: &mut HeaderMap, description: &Description) {
     headers.insert(ETAG, ascii(description.validators.quoted_etag()));
     headers.insert(LAST_MODIFIED, ascii(description.validators.http_date()));
     description.caching.write(headers);
+    description.cache_tag.write(headers);
     if let Some(disposition) = &description.disposition {
         headers.insert(CONTENT_DISPOSITION, disposition.clone());
     }

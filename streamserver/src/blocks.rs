@@ -19,6 +19,15 @@ pub const BLOCK_BYTES: u64 = filemap::CHUNK_BYTES as u64;
 const BLOCKS_AT_ONCE: usize = 2;
 const LENGTHS_MAX: u64 = 100_000;
 
+/// Whether a block was there when it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    Hit,
+    Miss,
+    /// Somebody else was fetching it.
+    Collapsed,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Blocks {
@@ -39,12 +48,12 @@ impl Blocks {
         }
     }
 
-    /// The first block is there when this returns.
-    pub async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StoreError> {
+    /// The first block is there when this returns, and whether it was there before.
+    pub async fn read(&self, key: &ObjectKey, range: Range<u64>) -> Result<(ByteStream, Lookup), StoreError> {
         let length = self.length(key).await?;
         store::check_range(&range, length)?;
         if range.is_empty() {
-            return Ok(stream::empty().boxed());
+            return Ok((stream::empty().boxed(), Lookup::Hit));
         }
         let numbers = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
         let (blocks, key) = (self.clone(), key.clone());
@@ -55,8 +64,9 @@ impl Blocks {
             async move { part.await.unwrap_or_else(|died| Err(StoreError::Permanent(died.into()))) }
         };
         let mut parts = stream::iter(numbers).map(ahead).buffered(BLOCKS_AT_ONCE);
-        let first = parts.try_next().await?;
-        Ok(stream::iter(first.map(Ok)).chain(parts).boxed())
+        let (first, lookup) = parts.try_next().await?.expect("a range that is not empty has a block");
+        let rest = parts.map_ok(|(part, _)| part);
+        Ok((stream::iter([Ok(first)]).chain(rest).boxed(), lookup))
     }
 
     /// What lies in a block of `range`.
@@ -66,19 +76,28 @@ impl Blocks {
         number: u64,
         length: u64,
         range: &Range<u64>,
-    ) -> Result<Bytes, StoreError> {
-        let block = self.block(key, number, length).await?;
+    ) -> Result<(Bytes, Lookup), StoreError> {
+        let (block, lookup) = self.block(key, number, length).await?;
         let start = number * BLOCK_BYTES;
         let from = range.start.saturating_sub(start);
         let to = (range.end - start).min(block.len() as u64);
-        Ok(block.slice(from as usize..to as usize))
+        Ok((block.slice(from as usize..to as usize), lookup))
     }
 
-    async fn block(&self, key: &ObjectKey, number: u64, length: u64) -> Result<Bytes, StoreError> {
+    async fn block(&self, key: &ObjectKey, number: u64, length: u64) -> Result<(Bytes, Lookup), StoreError> {
+        let place = (key.clone(), number);
+        if let Some(block) = self.kept.get(&place).await {
+            return Ok((block, Lookup::Hit));
+        }
         let start = number * BLOCK_BYTES;
         let range = start..(start + BLOCK_BYTES).min(length);
-        let fetched = self.kept.try_get_with((key.clone(), number), self.fetch(key, range));
-        fetched.await.map_err(again)
+        let mut lookup = Lookup::Collapsed;
+        let fetch = async {
+            lookup = Lookup::Miss;
+            self.fetch(key, range).await
+        };
+        let block = self.kept.try_get_with(place, fetch).await.map_err(again)?;
+        Ok((block, lookup))
     }
 
     async fn fetch(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -148,7 +167,7 @@ mod tests {
     }
 
     async fn read(blocks: &Blocks, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        let parts: Vec<Bytes> = blocks.read(&key(), range).await?.try_collect().await?;
+        let parts: Vec<Bytes> = blocks.read(&key(), range).await?.0.try_collect().await?;
         Ok(parts.concat())
     }
 
@@ -180,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_block_comes_while_one_is_being_sent() {
         let (blocks, reads) = blocks(u64::MAX, 0).await;
-        let mut parts = blocks.read(&key(), 0..OBJECT_BYTES as u64).await.unwrap();
+        let (mut parts, _) = blocks.read(&key(), 0..OBJECT_BYTES as u64).await.unwrap();
         let ahead = async {
             while reads.load(Ordering::Relaxed) < BLOCKS_AT_ONCE {
                 tokio::task::yield_now().await;

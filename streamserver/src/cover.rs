@@ -73,6 +73,7 @@ async fn cover(
         },
         content_type: key.file.content_type(),
         caching: viewer.caching(&watchable, Caching::Pointer),
+        cache_tag: server.cache_tag(video),
         disposition: None,
     };
     let picture = server.watch.picture(key, &viewer).await?;

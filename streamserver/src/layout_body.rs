@@ -9,6 +9,7 @@ use domain::{Layout, ObjectKey, Piece};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use store::{ByteStream, StoreError};
 
+use crate::blocks::Lookup;
 use crate::objects::{Objects, Use};
 
 /// Neighbouring small pieces are sent as one frame of about this size: samples by reference come in pieces of a
@@ -26,16 +27,21 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Opens the first piece at once, so that a missing object is an error before anything is sent; the others as the
-/// reader comes to them. Holds one block at a time.
-pub async fn open(objects: Objects, files: Files, layout: Layout) -> Result<ByteStream, StoreError> {
+/// reader comes to them. Holds one block at a time. With it whether what was opened was kept here ([`Objects::read`]).
+pub async fn open(
+    objects: Objects,
+    files: Files,
+    layout: Layout,
+) -> Result<(ByteStream, Option<Lookup>), StoreError> {
     let pieces = layout.pieces.into_iter().filter(|piece| piece.bytes() > 0).collect();
     let mut cursor = Cursor { objects, files, pieces, current: None, pause: None };
     cursor.open_next().await?;
+    let lookup = cursor.current.as_ref().and_then(|run| run.lookup);
     let blocks = stream::try_unfold(cursor, |mut cursor| async move {
         let frame = cursor.next_frame().await?;
         Ok(frame.map(|frame| (frame, cursor)))
     });
-    Ok(blocks.boxed())
+    Ok((blocks.boxed(), lookup))
 }
 
 struct Cursor {
@@ -51,6 +57,7 @@ struct Cursor {
 /// Extents of one object that lie close together, read in one go; what lies between them is thrown away.
 struct Run {
     bytes: ByteStream,
+    lookup: Option<Lookup>,
     /// The end of a long piece, too, is bytes that nobody should read.
     wanted: Use,
     file: u16,
@@ -138,8 +145,8 @@ impl Cursor {
         let key = self.files.get(usize::from(file)).ok_or(StoreError::NotFound)?;
         let end = run_end(&self.pieces);
         let wanted = if is_long(bytes) { Use::Sent } else { Use::Read };
-        let bytes = self.objects.read(key, offset..end, wanted).await?;
-        self.current = Some(Run { bytes, wanted, file, at: offset, end, block: Bytes::new() });
+        let (bytes, lookup) = self.objects.read(key, offset..end, wanted).await?;
+        self.current = Some(Run { bytes, lookup, wanted, file, at: offset, end, block: Bytes::new() });
         Ok(())
     }
 }
@@ -261,7 +268,7 @@ mod tests {
                 let files = fill(&*store, &objects).await;
                 let store = Objects::new(store, CACHED_BYTES_MAX);
                 let frames: Vec<Bytes> =
-                    open(store, files, Layout { pieces: pieces.clone() }).await.unwrap().try_collect().await.unwrap();
+                    open(store, files, Layout { pieces: pieces.clone() }).await.unwrap().0.try_collect().await.unwrap();
                 assert!(frames.iter().all(|frame| !frame.is_empty() && frame.len() as u64 <= BLOCK_BYTES));
                 frames.concat()
             });
@@ -279,7 +286,7 @@ mod tests {
             assert!(open(store.clone(), files.clone(), layout).await.is_err());
         }
         let layout = Layout { pieces: vec![Piece::Extent(0, 0, 10), Piece::Extent(7, 0, 1)] };
-        let frames: Result<Vec<Bytes>, _> = open(store, files, layout).await.unwrap().try_collect().await;
+        let frames: Result<Vec<Bytes>, _> = open(store, files, layout).await.unwrap().0.try_collect().await;
         assert!(frames.is_err());
     }
 
@@ -309,7 +316,7 @@ mod tests {
         let (store, files) = store_of(&[content(1, 100_000)]).await;
         let store = Objects::new(Arc::new(store), CACHED_BYTES_MAX);
         let pieces = (0..200).map(|i| Piece::Extent(0, (i * 7919) % 90_000, 500)).collect();
-        let stream = open(store, files, Layout { pieces }).await.unwrap();
+        let (stream, _) = open(store, files, Layout { pieces }).await.unwrap();
         let frames: Vec<Bytes> = stream.try_collect().await.unwrap();
         assert_eq!(frames.iter().map(Bytes::len).sum::<usize>(), 100_000);
         assert!(frames.len() <= 3, "{}", frames.len());

@@ -8,6 +8,7 @@
 mod answer;
 mod attempt;
 mod blocks;
+mod cache_tag;
 mod cmcd;
 mod conditional;
 mod cover;

@@ -13,7 +13,7 @@ use moka::future::Cache;
 use store::{ByteStream, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Lookup};
 
 /// Each of them is an open file.
 const OPEN_FILES_MAX: u64 = 1024;
@@ -45,19 +45,23 @@ impl Objects {
         Objects { blocks: Blocks::new(store.clone(), cached_bytes_max), store, open }
     }
 
-    /// `range` must lie within the object. What is missing shows at once, not in the stream.
+    /// `range` must lie within the object. What is missing shows at once, not in the stream. With it whether its beginning
+    /// was kept here; `None` of a file, which is nobody's copy.
     pub async fn read(
         &self,
         key: &ObjectKey,
         range: Range<u64>,
         wanted: Use,
-    ) -> Result<ByteStream, StoreError> {
-        let Some(file) = self.file(key).await? else { return self.blocks.read(key, range).await };
+    ) -> Result<(ByteStream, Option<Lookup>), StoreError> {
+        let Some(file) = self.file(key).await? else {
+            return self.blocks.read(key, range).await.map(|(bytes, lookup)| (bytes, Some(lookup)));
+        };
         store::check_range(&range, file.bytes().len() as u64)?;
-        match wanted {
-            Use::Sent => Ok(chunks(file.bytes().slice(range.start as usize..range.end as usize))),
-            Use::Read => Ok(store::file_blocks(file.file().clone(), range)),
-        }
+        let bytes = match wanted {
+            Use::Sent => chunks(file.bytes().slice(range.start as usize..range.end as usize)),
+            Use::Read => store::file_blocks(file.file().clone(), range),
+        };
+        Ok((bytes, None))
     }
 
     async fn file(&self, key: &ObjectKey) -> Result<Option<FileMap>, StoreError> {

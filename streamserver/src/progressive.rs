@@ -62,6 +62,7 @@ pub async fn progressive(
         },
         content_type: "video/mp4",
         caching: viewer.caching(&watchable, Caching::Pointer),
+        cache_tag: server.cache_tag(video),
         disposition: is_download.then(|| disposition::attachment(&watchable.title)),
     };
     let layout = &rendition.index.progressive;

@@ -12,6 +12,7 @@ use sql::Watchable;
 
 use crate::StreamServer;
 use crate::answer::{Asked, Caching, Description};
+use crate::cache_tag::CacheTag;
 use crate::conditional::Validators;
 use crate::dash::Addressing;
 use crate::package::Package;
@@ -102,6 +103,7 @@ struct Live {
     watchable: Arc<Watchable>,
     package: Arc<Package>,
     storyboard: Option<Storyboard>,
+    cache_tag: CacheTag,
 }
 
 impl Live {
@@ -111,7 +113,7 @@ impl Live {
             server.watch.package(video, watchable.publication, viewer),
             Storyboard::of(server, &watchable, viewer),
         );
-        Ok(Live { package: package?, storyboard, watchable })
+        Ok(Live { package: package?, storyboard, watchable, cache_tag: server.cache_tag(video) })
     }
 
     fn pictures(&self, suffix: &Suffix) -> Option<Pictures<'_>> {
@@ -126,6 +128,7 @@ impl Live {
             validators: validators(&self.package, &name),
             content_type,
             caching: viewer.caching(&self.watchable, Caching::Pointer),
+            cache_tag: self.cache_tag,
             disposition: None,
         }
     }
@@ -168,6 +171,7 @@ pub async fn file(
         validators: validators(&package, &name),
         content_type: content_type(file),
         caching: viewer.caching(&watchable, Caching::Immutable),
+        cache_tag: server.cache_tag(video),
         disposition: None,
     };
     let asked = Asked { method: &method, headers: &headers };

@@ -63,6 +63,7 @@ async fn open(settings: &Settings, shutdown: &CancellationToken) -> Result<Deps,
         link_keys: LinkKeys::of_api(settings).await?,
         limits: settings.limits.clone(),
         views: settings.views,
+        cache_tag_header: settings.cache_tag_header,
         shutdown: shutdown.clone(),
     })
 }

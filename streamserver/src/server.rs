@@ -1,12 +1,13 @@
 //! The service: what it needs, its list of routes, and its life.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use bytes::Bytes;
-use chassis::settings::Views;
+use chassis::settings::{CacheTagHeader, Views};
 use chassis::{Clock, ConcurrencyBucket, FairBucket, Ids, Limits, LinkKeys, Policy, Problem, Routes, Tokens};
 use domain::VideoId;
 use futures::StreamExt;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::routes;
 
 use crate::answer::{self, Asked, Description, FirstByte, Refusal};
+use crate::cache_tag::CacheTag;
 use crate::layout_body::Files;
 use crate::objects::Objects;
 use crate::resumable::{self, Holds};
@@ -42,22 +44,27 @@ pub struct Deps {
     pub link_keys: LinkKeys,
     pub limits: Limits,
     pub views: Views,
+    pub cache_tag_header: Option<CacheTagHeader>,
     /// The process is to end: uploads that can be gone on with break off, and keep what came.
     pub shutdown: CancellationToken,
 }
 
-/// Cheap to clone; every handler gets one.
+/// Cheap to clone; every request clones some.
 #[derive(Clone)]
-pub struct StreamServer {
+pub struct StreamServer(Arc<Inner>);
+
+/// What a [`StreamServer`] has.
+pub struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) link_keys: LinkKeys,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Limits,
     pub(crate) watch: Watch,
     pub(crate) objects: Objects,
     pub(crate) stream_url: Arc<str>,
+    cache_tag_header: Option<CacheTagHeader>,
     /// Places for answers that stream.
     pub(crate) streams: ConcurrencyBucket,
     /// Places for uploads, by author.
@@ -72,11 +79,19 @@ pub struct StreamServer {
     pub(crate) tasks: TaskTracker,
 }
 
+impl Deref for StreamServer {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
 impl StreamServer {
     /// `stream_url` is where viewers reach it, for players that take no relative address.
     pub fn new(deps: Deps, stream_url: String) -> StreamServer {
-        let Deps { catalog, store, clock, ids, link_keys, limits, views, shutdown } = deps;
-        StreamServer {
+        let Deps { catalog, store, clock, ids, link_keys, limits, views, cache_tag_header, shutdown } = deps;
+        StreamServer(Arc::new(Inner {
             objects: Objects::new(store.clone(), limits.block_cache_bytes_max),
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
             streams: ConcurrencyBucket::new("streams", limits.streams_max),
@@ -87,13 +102,18 @@ impl StreamServer {
             shutdown,
             tasks: TaskTracker::new(),
             stream_url: stream_url.into(),
-            limits: Arc::new(limits),
+            cache_tag_header,
+            limits,
             catalog,
             store,
             clock,
             ids,
             link_keys,
-        }
+        }))
+    }
+
+    pub(crate) fn cache_tag(&self, video: VideoId) -> CacheTag {
+        CacheTag { header: self.cache_tag_header, video }
     }
 
     /// What is done without being asked, until the process is to end.

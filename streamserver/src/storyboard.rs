@@ -12,6 +12,7 @@ use sql::Watchable;
 
 use crate::StreamServer;
 use crate::answer::{self, Asked, Caching, Description};
+use crate::cache_tag::CacheTag;
 use crate::conditional::Validators;
 use crate::failure::{self, LoadError};
 use crate::publication_file::{pictures_address, sprite_address};
@@ -143,6 +144,7 @@ pub struct Storyboard {
     pub attempt: AttemptId,
     sheet: Sheet,
     sprite_bytes: u64,
+    cache_tag: CacheTag,
 }
 
 impl Storyboard {
@@ -162,7 +164,12 @@ impl Storyboard {
             tokio::try_join!(read(ObjectFile::StoryboardCues), read(ObjectFile::StoryboardSprite))?;
         let sheet = str::from_utf8(&cues).ok().and_then(Sheet::parse);
         let corrupt = || failure::load(Arc::new(LoadError::Corrupt("the cues of a storyboard".to_owned())));
-        Ok(Storyboard { attempt, sheet: sheet.ok_or_else(corrupt)?, sprite_bytes: sprite.len() as u64 })
+        Ok(Storyboard {
+            attempt,
+            sheet: sheet.ok_or_else(corrupt)?,
+            sprite_bytes: sprite.len() as u64,
+            cache_tag: server.cache_tag(watchable.video),
+        })
     }
 
     pub fn pictures(&self, suffix: &Suffix) -> Pictures<'_> {
@@ -189,6 +196,7 @@ impl Storyboard {
             },
             content_type,
             caching: viewer.caching(watchable, Caching::Pointer),
+            cache_tag: self.cache_tag,
             disposition: None,
         }
     }
@@ -211,6 +219,7 @@ async fn storyboard(
         validators: Validators { etag: format!("{attempt}.{file}"), last_modified: watchable.published_at },
         content_type: file.content_type(),
         caching: viewer.caching(&watchable, caching),
+        cache_tag: server.cache_tag(video),
         disposition: None,
     };
     let bytes = server.watch.picture(ObjectKey { video, attempt, file }, viewer).await?;

@@ -62,6 +62,37 @@ pub enum LogFormat {
     Json,
 }
 
+/// The header that a CDN reads tags from, to purge what has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheTagHeader {
+    /// Cloudflare.
+    CacheTag,
+    /// Akamai.
+    EdgeCacheTag,
+    /// Fastly.
+    SurrogateKey,
+    /// Of draft-ietf-httpbis-cache-groups.
+    CacheGroups,
+}
+
+impl CacheTagHeader {
+    pub const ALL: &[CacheTagHeader] = &[
+        CacheTagHeader::CacheTag,
+        CacheTagHeader::EdgeCacheTag,
+        CacheTagHeader::SurrogateKey,
+        CacheTagHeader::CacheGroups,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheTagHeader::CacheTag => "cache-tag",
+            CacheTagHeader::EdgeCacheTag => "edge-cache-tag",
+            CacheTagHeader::SurrogateKey => "surrogate-key",
+            CacheTagHeader::CacheGroups => "cache-groups",
+        }
+    }
+}
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -100,6 +131,7 @@ pub struct Settings {
     pub signing_key: Option<String>,
     pub verifying_key: Option<String>,
     pub link_keys: Option<String>,
+    pub cache_tag_header: Option<CacheTagHeader>,
     pub job_kinds: Vec<JobKind>,
     pub trusted_proxies: Vec<Network>,
     pub log_format: LogFormat,
@@ -284,6 +316,7 @@ impl Settings {
             signing_key: None,
             verifying_key: None,
             link_keys: None,
+            cache_tag_header: None,
             job_kinds: JobKind::ALL.to_vec(),
             trusted_proxies: Vec::new(),
             log_format: LogFormat::Auto,

@@ -222,6 +222,12 @@ pub static TABLE: &[Setting] = &[
     setting!("link_keys", link_keys, None,
         "Keys of the links that open a private video for a while, for api and streamserver: <id>:<secret>, several separated by commas. The first signs, each of them verifies: a new key comes second everywhere before it comes first, and an old one goes when its links have expired. Secrets have at least 32 characters (`openssl rand -hex 32`). Default: made in data_dir/keys by api at the first start.", check LinkKeys::check; secret),
     setting!(
+        "cache_tag_header",
+        cache_tag_header,
+        None,
+        "Header that tells a CDN which video an answer is of, as the tag `video-<id>`, so that it can purge all of one: cache-tag (Cloudflare), surrogate-key (Fastly), edge-cache-tag (Akamai) or cache-groups. Default: none."
+    ),
+    setting!(
         "job_kinds",
         job_kinds,
         Some("all"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use domain::{JobKind, RungSettings, VideoCodec};
 
-use super::{LogFormat, StoreAddress};
+use super::{CacheTagHeader, LogFormat, StoreAddress};
 use crate::Network;
 
 /// A type that a setting can have.
@@ -133,6 +133,20 @@ impl Value for Vec<Network> {
 
     fn write(&self) -> String {
         self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for CacheTagHeader {
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = CacheTagHeader::ALL.iter().find(|header| header.name().eq_ignore_ascii_case(text));
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = CacheTagHeader::ALL.iter().map(|header| header.name()).collect();
+            format!("one of {}", names.join(", "))
+        })
+    }
+
+    fn write(&self) -> String {
+        self.name().to_owned()
     }
 }
 

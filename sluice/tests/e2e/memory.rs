@@ -49,6 +49,25 @@ pub fn large_film(folder: &Path, bytes: u64) -> PathBuf {
     film
 }
 
+/// A hash takes 19 MiB; several threads that would each keep theirs show.
+#[tokio::test]
+async fn what_a_log_in_takes_it_gives_back() {
+    const KEPT_KIB_MAX: u64 = 15 * 1024;
+    let app = App::with(&[("SLUICE_LOGINS_PER_MINUTE_PER_CLIENT", "0")]).await;
+    app.admin().await;
+    let before_kib = app.program.resident_kib();
+    let who = serde_json::json!({"username": "root", "password": Persona::PASSWORD});
+    for _ in 0..5 {
+        let anyone = app.anonymous();
+        let crowd = (0..4).map(|_| async { anyone.post("/api/sessions", &who).await.expect(200) });
+        futures::future::join_all(crowd).await;
+    }
+    let kept_kib = app.program.resident_kib().saturating_sub(before_kib);
+    println!("twenty log-ins: +{kept_kib} KiB resident");
+    assert!(kept_kib <= KEPT_KIB_MAX, "{kept_kib} KiB");
+    app.finish();
+}
+
 /// Uploading it, then streaming it back, each raise the resident memory by at most 32 MiB.
 #[tokio::test]
 async fn a_large_film_takes_little_memory_in_and_out() {

@@ -3,6 +3,7 @@
 
 pub mod forms;
 pub mod headers;
+pub mod ranges;
 pub mod sequences;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::sequences::World;
-use super::{forms, headers, sequences};
+use super::{forms, headers, ranges, sequences};
 
 /// Name and bytes of every file.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -39,6 +39,11 @@ fn forms_of_the_corpus() {
     replay("forms", forms::run);
 }
 
+#[test]
+fn ranges_of_the_corpus() {
+    replay("ranges", ranges::run);
+}
+
 #[tokio::test]
 async fn sequences_of_the_corpus() {
     let world = World::new().await;
@@ -65,12 +70,24 @@ proptest! {
     }
 
     #[test]
+    fn ranges_by_chance(total in any::<u8>(), form in "[abc]", header in header()) {
+        ranges::run(&[&[total], form.as_bytes(), &header].concat());
+    }
+
+    #[test]
     fn forms_by_chance(seed in any::<u8>(), parts in proptest::collection::vec(part(), 0..12)) {
         let content_type = &b"multipart/form-data; boundary=b\n"[..];
         for seed in [b'1', b'-', seed] {
             forms::run(&[&[seed], content_type, &parts.concat()].concat());
         }
     }
+}
+
+/// Of ranges: right ones in a list, and anything.
+fn header() -> impl Strategy<Value = Vec<u8>> {
+    let range = "([0-9]{0,2}-[0-9]{1,2}|[0-9]{1,2}-|-)";
+    let ranges = proptest::collection::vec(range, 1..10).prop_map(|list| list.join(",").into_bytes());
+    prop_oneof![ranges, proptest::collection::vec(any::<u8>(), 0..40)]
 }
 
 /// Of a form, in whatever order.

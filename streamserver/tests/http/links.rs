@@ -16,14 +16,14 @@ const NEW_KEY: &str = "new:fedcba9876543210fedcba9876543210";
 const LINK_S: u64 = 3600;
 
 /// An answer read to its end.
-struct Got {
-    status: StatusCode,
+pub struct Got {
+    pub status: StatusCode,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
 impl Got {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
@@ -59,7 +59,7 @@ impl World {
         files.iter().map(address).collect()
     }
 
-    async fn fetch(&self, method: Method, url: &Url, headers: &[(&str, &str)]) -> Got {
+    pub async fn fetch(&self, method: Method, url: &Url, headers: &[(&str, &str)]) -> Got {
         let request = self.http.request(method, url.clone());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await.unwrap();
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// The entrances, all that they name, and all that is named there.
-    async fn walk(&self, video: VideoId, query: &str) -> Vec<Url> {
+    pub async fn walk(&self, video: VideoId, query: &str) -> Vec<Url> {
         let mut found = self.entrances(video, query);
         let ranges = format!("/stream/videos/{video}/manifest.mpd?addressing=ranges&{query}");
         let ranges: Url = self.url(&ranges).parse().unwrap();
@@ -88,7 +88,7 @@ impl World {
         found
     }
 
-    async fn ready_with_storyboard(&self, visibility: Visibility) -> Film {
+    pub async fn ready_with_storyboard(&self, visibility: Visibility) -> Film {
         let alice = self.user(&format!("alice{}", self.objects().await.len())).await;
         let film = self.ready(&alice, visibility).await;
         self.draw_storyboard(film.video).await;

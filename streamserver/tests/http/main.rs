@@ -1,6 +1,7 @@
 //! The service over HTTP, as its clients meet it: every row of the contract with every status it lists.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod caches;
 mod dash;
 mod draft;
 mod film;

@@ -49,6 +49,13 @@ impl World {
         World::build(folder, store, change).await
     }
 
+    pub async fn with_settings(change: impl FnOnce(&mut Settings)) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Disk::open(&folder.path().join("store")).unwrap());
+        let keys = LinkKeys::generate(&Ids::system()).unwrap();
+        World::build_at(folder, store, Clock::system(), keys, |catalog| catalog, change).await
+    }
+
     pub async fn build(
         folder: tempfile::TempDir,
         store: Arc<dyn Store>,
@@ -78,7 +85,8 @@ impl World {
         change: impl FnOnce(&mut Limits),
     ) -> World {
         let keys = LinkKeys::generate(&Ids::system()).unwrap();
-        World::build_at(folder, store, Clock::system(), keys, view, change).await
+        World::build_at(folder, store, Clock::system(), keys, view, |settings| change(&mut settings.limits))
+            .await
     }
 
     async fn build_at(
@@ -87,13 +95,13 @@ impl World {
         clock: Clock,
         link_keys: LinkKeys,
         view: impl FnOnce(Catalog) -> Catalog,
-        change: impl FnOnce(&mut Limits),
+        change: impl FnOnce(&mut Settings),
     ) -> World {
         let mut settings = Settings::load(ServiceName::Streamserver, None, []).unwrap();
         // Tests ask faster than people.
         settings.limits.requests_per_s_per_client = 0;
         settings.limits.requests_per_s_per_user = 0;
-        change(&mut settings.limits);
+        change(&mut settings);
         let place = DatabasePlace::sqlite(&folder.path().join("sluice.db"));
         let catalog = Catalog::open(&place).await.unwrap();
         let ids = Ids::system();
@@ -107,6 +115,7 @@ impl World {
             link_keys: link_keys.clone(),
             limits: settings.limits.clone(),
             views: settings.views,
+            cache_tag_header: settings.cache_tag_header,
             shutdown: shutdown.clone(),
         };
         let server = StreamServer::new(deps, STREAM_URL.to_owned());

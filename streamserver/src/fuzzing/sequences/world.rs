@@ -80,6 +80,7 @@ impl World {
             ids: self.ids.clone(),
             limits: settings.limits.clone(),
             views: settings.views,
+            cache_tag_header: settings.cache_tag_header,
             shutdown: self.shutdown.clone(),
         };
         let server = StreamServer::new(deps, String::new());

@@ -1,0 +1,59 @@
+//! What caches in front are told, and what is told of the one in here.
+
+use std::sync::Arc;
+
+use chassis::settings::CacheTagHeader;
+use domain::Visibility;
+use reqwest::Method;
+use store::Memory;
+
+use crate::watching::header;
+use crate::world::World;
+
+#[tokio::test]
+async fn everything_about_a_video_has_its_tag_where_the_operator_wants_one() {
+    for tagged in CacheTagHeader::ALL.iter().copied().map(Some).chain([None]) {
+        let world = World::with_settings(|settings| settings.cache_tag_header = tagged).await;
+        let film = world.ready_with_storyboard(Visibility::Public).await;
+        let expected = match tagged {
+            Some(CacheTagHeader::CacheGroups) => format!("\"video-{}\"", film.video),
+            Some(_) => format!("video-{}", film.video),
+            None => String::new(),
+        };
+        let name = tagged.map_or("cache-tag", CacheTagHeader::name);
+        let addresses = world.walk(film.video, "").await;
+        assert!(addresses.len() > 20, "{addresses:?}");
+        for url in addresses {
+            let got = world.fetch(Method::GET, &url, &[]).await;
+            assert_eq!(got.header(name), expected, "{url}");
+            let again = world.fetch(Method::GET, &url, &[("if-none-match", got.header("etag"))]).await;
+            assert_eq!((again.status.as_u16(), again.header(name)), (304, &*expected), "{url}");
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_hears_whether_the_bytes_were_kept_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::build(folder, Arc::new(Memory::new()), |_| {}).await;
+    let alice = world.user("alice").await;
+    let film = world.playable(&alice, Visibility::Public).await;
+    let path = format!("/stream/videos/{}", film.video);
+    for expected in ["\"streamserver\"; fwd=miss; stored", "\"streamserver\"; hit"] {
+        let response = world.get(&path).await;
+        assert_eq!(header(&response, "cache-status"), expected);
+        let store_ms: f64 =
+            header(&response, "server-timing").strip_prefix("store;dur=").unwrap().parse().unwrap();
+        assert!(store_ms < 5_000.0, "{store_ms}");
+        assert!(response.bytes().await.unwrap() == film.original);
+    }
+    world.end().await;
+
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let film = world.playable(&alice, Visibility::Public).await;
+    let response = world.get(&format!("/stream/videos/{}", film.video)).await;
+    assert_eq!(header(&response, "cache-status"), "", "a file is nobody's copy");
+    world.end().await;
+}
