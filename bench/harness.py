@@ -125,23 +125,34 @@ def measured(command, **options):
     return {"wall_s": wall, "cpu_s": cpu, "peak_mib": memory.stop() / 2**20}
 
 
+def listening(program, environment, log_path):
+    """A service that was started, and where it listens."""
+    with open(log_path, "w") as log:
+        process = subprocess.Popen([program], env=environment, stdout=log, stderr=log, cwd=pathlib.Path(log_path).parent)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = re.search(r'"message":"listening","address":"(127\.0\.0\.1:\d+)"', open(log_path).read())
+        if found:
+            return process, f"http://{found.group(1)}"
+        time.sleep(0.02)
+    sys.exit(f"no address within 30 s:\n{open(log_path).read()}")
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
 class Server:
     """A fresh `sluice` on its own data directory and ports it picks itself, with one user who is logged in."""
 
     def __init__(self, folder, **settings):
-        environment = {"PATH": os.environ["PATH"], "SLUICE_DATA_DIR": f"{folder}/data", "SLUICE_LISTEN": "127.0.0.1:0",
-                       "SLUICE_OPS_LISTEN": "127.0.0.1:0", "SLUICE_REQUESTS_PER_S_PER_CLIENT": "0",
-                       "SLUICE_REQUESTS_PER_S_PER_USER": "0", **settings}
+        self.folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "SLUICE_DATA_DIR": f"{folder}/data", "SLUICE_LISTEN": "127.0.0.1:0",
+                            "SLUICE_OPS_LISTEN": "127.0.0.1:0", "SLUICE_REQUESTS_PER_S_PER_CLIENT": "0",
+                            "SLUICE_REQUESTS_PER_S_PER_USER": "0", **settings}
         self.log = f"{folder}/log"
-        with open(self.log, "w") as log:
-            self.process = subprocess.Popen([BINARY], env=environment, stdout=log, stderr=log, cwd=folder)
-        self.base, deadline = None, time.monotonic() + 30
-        while not self.base and time.monotonic() < deadline:
-            found = re.search(r'"message":"listening","address":"(127\.0\.0\.1:\d+)"', open(self.log).read())
-            self.base = f"http://{found.group(1)}" if found else None
-            time.sleep(0.02)
-        if not self.base:
-            sys.exit(f"no address within 30 s:\n{open(self.log).read()}")
+        self.process, self.base = listening(BINARY, self.environment, self.log)
         who = {"username": "bench", "password": "a-long-enough-one"}
         self.call("POST", "/api/users", who)
         self.token = self.call("POST", "/api/sessions", who)["token"]
@@ -150,8 +161,11 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        end(self.process)
+
+    def streamserver(self):
+        """One of its own over the same data: its process, and where it listens."""
+        return listening(BINARY.with_name("streamserver"), self.environment, f"{self.folder}/streamserver.log")
 
     def call(self, method, path, body=None, content_type="application/json", length=None):
         headers = {"Content-Type": content_type}

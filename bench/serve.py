@@ -3,13 +3,13 @@
 cover of about 20 kB, to 64 and to 512 connections of wrk on the same cores.
 
 The peers send files that hold the same bytes: nginx (sendfile, two workers, open_file_cache) and Go's http.ServeContent. Ours is the
-release build, as it is deployed, with everything that stands before an answer: log, limits, metrics, whether the video is
-there and who may see it. The film has no sound, so that its segments lie in one piece, as those of our renditions do.
+release build, as it is deployed: all in one program, and the streamserver alone, as one of many machines has it; with everything that
+stands before an answer: a line in the log (the peers write none), limits, metrics, whether the video is there and who may see it. The film has no sound, so that its segments lie in one piece, as those of our renditions do.
 
 Writes bench/results/serve.json. Usage: bench/serve.py [--rounds 3] [--seconds 3]
 Needs Debian's golang-go, nginx and wrk.
 """
-import argparse, json, os, pathlib, re, signal, statistics, subprocess, tempfile, urllib.request
+import argparse, json, os, pathlib, re, statistics, subprocess, tempfile, urllib.request
 
 import harness
 from upload import PEERS, Peer, nginx
@@ -129,15 +129,16 @@ def main():
                   f"a cover of {len(files.cover[1])} bytes", flush=True)
             peers = {"nginx": nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": go(folder)}
             try:
+                streamserver, base = ours.streamserver()
                 servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
-                           "sluice": (ours.process.pid, ours.base)}
+                           "sluice": (ours.process.pid, ours.base), "sluice: streamserver": (streamserver.pid, base)}
                 for load in ["segments", "ranges", "small"]:
                     for connections in CONNECTIONS:
                         loads[f"{load}, {connections} connections"] = measure(folder, files, load, connections, servers, options)
+                harness.end(streamserver)
             finally:
                 for peer in peers.values():
-                    peer.process.send_signal(signal.SIGTERM)
-                    peer.process.wait(30)
+                    harness.end(peer.process)
     harness.save("serve", {"rounds": options.rounds, "seconds": options.seconds, "loads": loads})
 
 
