@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::backends::variable;
 use super::{Backends, Objects, Persona};
 
 const START_S_MAX: u64 = 30;
@@ -40,9 +41,14 @@ pub fn sluice_command(folder: &Path) -> Command {
     program_command("sluice", folder)
 }
 
-/// As [`sluice_command`], of a program that lies beside it.
+/// As [`sluice_command`], of a program that lies beside it. `SLUICE_TEST_PROGRAMS_DIR` has others than those that were
+/// built with the tests, for times that are promised of the release build.
 pub fn program_command(name: &str, folder: &Path) -> Command {
-    let binary = Path::new(env!("CARGO_BIN_EXE_sluice")).with_file_name(name);
+    let built = Path::new(env!("CARGO_BIN_EXE_sluice"));
+    let binary = match variable("SLUICE_TEST_PROGRAMS_DIR") {
+        Some(programs) => Path::new(&programs).join(name),
+        None => built.with_file_name(name),
+    };
     assert!(binary.exists(), "{} is not built; run cargo build --workspace --bins", binary.display());
     binary_command(&binary, folder)
 }
