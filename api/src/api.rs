@@ -1,11 +1,12 @@
 //! What the service consists of, and the list of its routes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::settings::Urls;
 use chassis::{
-    Caller, Clock, ConcurrencyBucket, Ids, LinkKeys, Policy, Problem, RateLimiter, Routes, Settings, Shared,
+    Caller, Clock, FairBucket, Ids, LinkKeys, Policy, Problem, RateLimiter, Routes, Settings, Shared,
     SigningKey, Tokens,
 };
 use domain::{Quota, Timestamp, VideoId};
@@ -51,7 +52,7 @@ pub struct Api {
     pub(crate) quota: Quota,
     pub(crate) logins: RateLimiter,
     pub(crate) registrations: RateLimiter,
-    pub(crate) event_streams: ConcurrencyBucket,
+    pub(crate) event_streams: FairBucket<IpAddr>,
     pub(crate) watcher: Watcher,
 }
 
@@ -77,7 +78,7 @@ impl Api {
             logins: RateLimiter::new("login", limits.logins_per_minute_per_client, MINUTE).sharing(&shared),
             registrations: RateLimiter::new("registration", limits.registrations_per_hour_per_client, HOUR)
                 .sharing(&shared),
-            event_streams: ConcurrencyBucket::new("event_streams", limits.event_streams_max),
+            event_streams: FairBucket::new("event_streams", limits.event_streams_max),
         })
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use chassis::{Caller, Clock, Path, Permit, Problem};
+use chassis::{Caller, ClientAddress, Clock, FairPermit, Path, Problem};
 use domain::{RenditionName, RenditionState, Stage, VideoId, VideoState};
 use futures::Stream;
 use http::{HeaderName, HeaderValue};
@@ -60,10 +61,11 @@ impl Watcher {
 pub(crate) async fn follow(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    client: ClientAddress,
     Path(id): Path<VideoId>,
 ) -> Result<Response, Problem> {
     let video = api.visible_video(id, &caller).await?;
-    let permit = api.event_streams.acquire()?;
+    let permit = api.event_streams.acquire(client.limit_key())?;
     let events = Follower::new(api, video.id, permit).events();
     let keep_alive = KeepAlive::new().interval(COMMENT_EVERY).text("still here");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -82,7 +84,7 @@ struct Follower {
     last_id: i64,
     ended: bool,
     ends_at: Instant,
-    _permit: Permit,
+    _permit: FairPermit<IpAddr>,
 }
 
 #[derive(Default)]
@@ -170,7 +172,7 @@ impl Known {
 }
 
 impl Follower {
-    fn new(api: Arc<Api>, video: VideoId, permit: Permit) -> Self {
+    fn new(api: Arc<Api>, video: VideoId, permit: FairPermit<IpAddr>) -> Self {
         Follower {
             api,
             video,

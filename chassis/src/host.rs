@@ -72,7 +72,8 @@ impl Host {
             Ok(())
         };
         let public = async {
-            let served = serve(self.public, app, &settings.limits, shutdown.clone()).await;
+            let served =
+                serve(self.public, app, &settings.limits, &settings.trusted_proxies, shutdown.clone()).await;
             drained.cancel();
             served
         };

@@ -172,7 +172,10 @@ impl TimedIo {
         }
         let stall_max = self.write_stall_max;
         let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
-        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(deadline.as_mut().poll(cx));
+        // Else the kernel keeps what was not taken, and goes on offering it.
+        let _ = self.stream.set_zero_linger();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

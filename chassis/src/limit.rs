@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::UserId;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -184,46 +183,56 @@ impl Drop for Permit {
     }
 }
 
-/// Places that users share. Who has some gets another one only while more are free than they have (the dynamic
-/// threshold of Choudhury and Hahne, 1998): one user alone has half of them at most, two have a third each, and whoever
-/// comes next finds one.
+/// Places that users, or addresses, share. Who has some gets another one only while more are free than they have (the
+/// dynamic threshold of Choudhury and Hahne, 1998): one alone has half of them at most, two have a third each, and
+/// whoever comes next finds one.
 #[derive(Clone)]
-pub struct FairBucket {
+pub struct FairBucket<K> {
     places: ConcurrencyBucket,
-    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 /// A taken place; dropping it gives it back.
 #[derive(Debug)]
-pub struct FairPermit {
-    user: UserId,
-    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+pub struct FairPermit<K: Hash + Eq> {
+    /// `None`: somebody who stands for many.
+    holder: Option<K>,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
     _place: Permit,
 }
 
-impl FairBucket {
+impl<K: Hash + Eq + Clone> FairBucket<K> {
     /// As [`ConcurrencyBucket::new`].
     pub fn new(name: &'static str, places_max: usize) -> Self {
         FairBucket { places: ConcurrencyBucket::new(name, places_max), taken: Arc::default() }
     }
 
-    /// A place, or 503 `/problems/overloaded`.
-    pub fn acquire(&self, user: UserId) -> Result<FairPermit, Problem> {
+    /// A place, or 503 `/problems/overloaded`. For `None`, who stands for many, any that is free.
+    pub fn acquire(&self, holder: impl Into<Option<K>>) -> Result<FairPermit<K>, Problem> {
+        let holder = holder.into();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = taken.get(&user).copied().unwrap_or(0);
+        let own = holder.as_ref().and_then(|holder| taken.get(holder)).copied().unwrap_or(0);
         if own > 0 && own >= self.places.places.available_permits() {
             return Err(self.places.refusal());
         }
         let place = self.places.acquire()?;
-        taken.insert(user, own + 1);
-        Ok(FairPermit { user, taken: self.taken.clone(), _place: place })
+        if let Some(holder) = holder.clone() {
+            taken.insert(holder, own + 1);
+        }
+        Ok(FairPermit { holder, taken: self.taken.clone(), _place: place })
+    }
+
+    /// Returns when a place is free, which it stays for the only one who takes any.
+    pub(crate) async fn wait_for_place(&self) {
+        drop(self.places.places.acquire().await);
     }
 }
 
-impl Drop for FairPermit {
+impl<K: Hash + Eq> Drop for FairPermit<K> {
     fn drop(&mut self) {
+        let Some(holder) = self.holder.take() else { return };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut own) = taken.entry(self.user) {
+        if let Entry::Occupied(mut own) = taken.entry(holder) {
             *own.get_mut() -= 1;
             if *own.get() == 0 {
                 own.remove();
@@ -236,6 +245,7 @@ impl Drop for FairPermit {
 mod tests {
     use super::*;
     use axum::response::IntoResponse;
+    use domain::UserId;
 
     #[tokio::test]
     async fn a_bucket_runs_dry_for_its_key_alone() {
@@ -275,7 +285,7 @@ mod tests {
         let user = |number| {
             UserId::from(domain::IdParts { now: domain::Timestamp::from_unix_ms(0), random: [number; 10] })
         };
-        let take = |bucket: &FairBucket, number| {
+        let take = |bucket: &FairBucket<UserId>, number| {
             let mut taken = Vec::new();
             while let Ok(permit) = bucket.acquire(user(number)) {
                 taken.push(permit);
@@ -294,6 +304,8 @@ mod tests {
         assert!(bucket.taken.lock().unwrap().is_empty(), "who has none is forgotten");
         let only = FairBucket::new("uploads", 1);
         assert_eq!(take(&only, 1).len(), 1);
+        let many: Vec<_> = std::iter::from_fn(|| bucket.acquire(None).ok()).collect();
+        assert_eq!(many.len(), 12, "a proxy has as many as there are");
     }
 
     #[test]

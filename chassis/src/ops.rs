@@ -69,7 +69,7 @@ pub async fn serve_ops(
     let metrics = ops.metrics.clone();
     let limits = Limits { connections_max: CONNECTIONS_MAX, drain_s_max: 1, ..limits.clone() };
     tokio::select! {
-        served = serve(listener, ops.router(), &limits, shutdown) => served,
+        served = serve(listener, ops.router(), &limits, &[], shutdown) => served,
         () = keep_up(metrics) => Ok(()),
     }
 }

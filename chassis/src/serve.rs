@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,14 +21,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::Limits;
 use crate::body::TimedBody;
 use crate::io::{Busy, Phase, TimedIo};
+use crate::{ClientAddress, FairBucket, FairPermit, Limits, Network};
 
 /// Who is at the other end of the connection; a request extension.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +38,13 @@ pub async fn serve(
     listener: TcpListener,
     app: axum::Router,
     limits: &Limits,
+    trusted_proxies: &[Network],
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let places = Places {
+        bucket: FairBucket::new("connections", limits.connections_max),
+        trusted_proxies: trusted_proxies.to_vec(),
+    };
     let connections = TaskTracker::new();
     let server = Arc::new(Server { app, limits: limits.clone(), shutdown, cut: CancellationToken::new() });
     while let Some((stream, peer, place)) = next(&listener, &places, &server.shutdown).await {
@@ -66,18 +69,38 @@ pub async fn serve(
     Ok(())
 }
 
-type Place = tokio::sync::OwnedSemaphorePermit;
+type Place = FairPermit<IpAddr>;
 
-/// The place is taken before the connection: over the cap, clients wait in the kernel's queue and cost us nothing.
+/// For connections, which addresses share; proxies that we know stand for many.
+struct Places {
+    bucket: FairBucket<IpAddr>,
+    trusted_proxies: Vec<Network>,
+}
+
+impl Places {
+    /// `None`: there are some, but not for whoever has as many already.
+    fn take(&self, peer: IpAddr) -> Option<Place> {
+        let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(peer));
+        self.bucket.acquire((!is_proxy).then(|| ClientAddress(peer).limit_key())).ok()
+    }
+}
+
+/// There is a place before a connection is taken: over the cap, clients wait in the kernel's queue and cost us nothing.
+/// Who has more than their share is closed at once, so that nobody waits behind them.
 async fn next(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Places,
     shutdown: &CancellationToken,
 ) -> Option<(TcpStream, SocketAddr, Place)> {
     let accepted = async {
-        let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-        let (stream, peer) = accept(listener).await;
-        (stream, peer, place)
+        loop {
+            places.bucket.wait_for_place().await;
+            let (stream, peer) = accept(listener).await;
+            match places.take(peer.ip()) {
+                Some(place) => return (stream, peer, place),
+                None => tracing::debug!(%peer, "closed: this address has its share of the connections"),
+            }
+        }
     };
     shutdown.run_until_cancelled(accepted).await
 }

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
-use chassis::{ConcurrencyBucket, Problem};
+use chassis::{FairPermit, Problem};
 use domain::{Layout, Piece};
 use std::error::Error;
+use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use http::header::{
@@ -134,11 +135,11 @@ fn slow() -> StoreError {
     StoreError::Transient("an object does not begin to arrive in time".into())
 }
 
-/// Answers with a layout over stored objects, or the ranges asked for.
+/// Answers with a layout over stored objects, or the ranges asked for. `take_place`: for as long as bytes flow.
 pub async fn layout(
     asked: &Asked<'_>,
     objects: &Objects,
-    streams: &ConcurrencyBucket,
+    take_place: impl FnOnce() -> Result<FairPermit<IpAddr>, Problem>,
     description: &Description,
     files: &Files,
     layout: &impl Sliced,
@@ -162,7 +163,7 @@ pub async fn layout(
     if asked.method == Method::HEAD {
         return Ok(response);
     }
-    let permit = streams.acquire()?;
+    let permit = take_place()?;
     let sent = sent.unwrap_or_else(|| layout.slice(0, total));
     let began = Instant::now();
     let opened =

@@ -1,5 +1,6 @@
 //! The service: what it needs, its list of routes, and its life.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use axum::body::{Body, BodyDataStream};
 use axum::response::Response;
 use bytes::Bytes;
 use chassis::settings::{CacheTagHeader, Views};
-use chassis::{Clock, ConcurrencyBucket, FairBucket, Ids, Limits, LinkKeys, Policy, Problem, Routes, Tokens};
-use domain::VideoId;
+use chassis::{Clock, FairBucket, Ids, Limits, LinkKeys, Policy, Problem, Routes, Tokens};
+use domain::{UserId, VideoId};
 use futures::StreamExt;
 use http::Method;
 use ring::hmac;
@@ -65,10 +66,10 @@ pub struct Inner {
     pub(crate) objects: Objects,
     pub(crate) stream_url: Arc<str>,
     cache_tag_header: Option<CacheTagHeader>,
-    /// Places for answers that stream.
-    pub(crate) streams: ConcurrencyBucket,
+    /// Places for answers that stream, by address.
+    pub(crate) streams: FairBucket<IpAddr>,
     /// Places for uploads, by author.
-    pub(crate) uploads: FairBucket,
+    pub(crate) uploads: FairBucket<UserId>,
     /// Resumable uploads that are being written to.
     pub(crate) holds: Holds,
     pub(crate) statistics: Statistics,
@@ -94,7 +95,7 @@ impl StreamServer {
         StreamServer(Arc::new(Inner {
             objects: Objects::new(store.clone(), limits.block_cache_bytes_max),
             watch: Watch::new(catalog.clone(), store.clone(), clock.clone()),
-            streams: ConcurrencyBucket::new("streams", limits.streams_max),
+            streams: FairBucket::new("streams", limits.streams_max),
             uploads: FairBucket::new("uploads", limits.uploads_max),
             holds: Holds::default(),
             statistics: Statistics::new(views),
@@ -161,7 +162,8 @@ impl StreamServer {
         files: &Files,
         layout: &impl Sliced,
     ) -> Result<Response, Problem> {
-        match answer::layout(asked, &self.objects, &self.streams, description, files, layout).await {
+        let take_place = || self.streams.acquire(viewer.address());
+        match answer::layout(asked, &self.objects, take_place, description, files, layout).await {
             Ok(response) if asked.method == Method::GET && response.status().is_success() => {
                 let FirstByte(first) = response.extensions().get().copied().unwrap_or(FirstByte(0));
                 let watching = viewer.watch(self, video, first, asked.headers);

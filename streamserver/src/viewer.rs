@@ -63,6 +63,11 @@ impl Viewer {
         }
     }
 
+    /// What limits count by.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// How long an answer may be kept that would be kept as `public` if the video were public.
     pub fn caching(&self, watchable: &Watchable, public: Caching) -> Caching {
         match self.access(watchable) {

@@ -74,7 +74,7 @@ impl App {
         let edge = Edge::new(EdgeConfig::new(&settings, ids.clone()));
         let app = edge.wrap(router.merge(docs(document)));
         let (limits, stop) = (settings.limits.clone(), shutdown.clone());
-        tokio::spawn(async move { serve(listener, app, &limits, stop).await });
+        tokio::spawn(async move { serve(listener, app, &limits, &[], stop).await });
         // Clients want one, also those that never use it; somebody may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (base, client) = (format!("http://{address}"), reqwest::Client::new());

@@ -274,7 +274,8 @@ pub static TABLE: &[Setting] = &[
         "A new connection must send its first byte this soon, in seconds.", check duration_s),
     setting!("limits.idle_s_max", limits.idle_s_max, Some("75"),
         "A connection may wait this long for its next request, in seconds; longer than proxies keep theirs.", check duration_s),
-    setting!("limits.connections_max", limits.connections_max, Some("10000"), "Open connections at once.", check positive),
+    setting!("limits.connections_max", limits.connections_max, Some("10000"),
+        "Open connections at once; one address has half of them at most, a trusted proxy all.", check positive),
     setting!("limits.body_stall_s_max", limits.body_stall_s_max, Some("30"), "A request body may pause this long, in seconds.", check duration_s),
     setting!(
         "limits.body_bytes_per_s_min",
@@ -290,7 +291,8 @@ pub static TABLE: &[Setting] = &[
         Some("30"),
         "At shutdown, requests in flight get this long to finish, in seconds."
     ),
-    setting!("limits.streams_max", limits.streams_max, Some("2000"), "Media answers at once.", check positive),
+    setting!("limits.streams_max", limits.streams_max, Some("2000"),
+        "Media answers at once; one client address has half of them at most, so name the proxies before us in trusted_proxies.", check positive),
     setting!("limits.block_cache_bytes_max", limits.block_cache_bytes_max, Some("268435456"),
         "What is watched much is kept in memory up to this, in bytes, at most 4 GiB; only of objects on S3.", check four_gib_or_less),
     setting!("limits.uploads_max", limits.uploads_max, Some("200"), "Uploads at once.", check positive),
@@ -322,7 +324,7 @@ pub static TABLE: &[Setting] = &[
         Some("100"),
         "Videos of one user that are being uploaded, broken off ones included. 0: any."
     ),
-    setting!("limits.event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once.", check positive),
+    setting!("limits.event_streams_max", limits.event_streams_max, Some("500"), "Open progress streams (server-sent events) at once; one client address has half of them at most.", check positive),
     setting!(
         "limits.requests_per_s_per_client",
         limits.requests_per_s_per_client,

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use chassis::{Edge, EdgeConfig, Ids, Json, Limits, Problem, ServiceName, Settings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,12 @@ impl Server {
     }
 
     pub async fn with(change: impl FnOnce(&mut Limits)) -> Server {
+        Server::behind(&[], change).await
+    }
+
+    pub async fn behind(trusted_proxies: &[&str], change: impl FnOnce(&mut Limits)) -> Server {
         let mut settings = Settings::defaults(ServiceName::Api);
+        settings.trusted_proxies = trusted_proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
         change(&mut settings.limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -38,13 +43,22 @@ impl Server {
         let (flood_ended, floods_ended) = mpsc::unbounded_channel();
         let edge = Edge::new(EdgeConfig::new(&settings, Ids::seeded(1)));
         let app = edge.wrap(routes(flood_ended));
-        let (limits, stop) = (settings.limits, shutdown.clone());
-        let ended = tokio::spawn(async move { serve(listener, app, &limits, stop).await });
+        let stop = shutdown.clone();
+        let ended = tokio::spawn(async move {
+            serve(listener, app, &settings.limits, &settings.trusted_proxies, stop).await
+        });
         Server { address, shutdown, ended, floods_ended }
     }
 
     pub async fn connect(&self) -> Client {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), since: Instant::now() }
+    }
+
+    /// From another address of this machine.
+    pub async fn connect_from(&self, client: [u8; 4]) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((client, 0))).unwrap();
+        Client { stream: socket.connect(self.address).await.unwrap(), since: Instant::now() }
     }
 
     /// One connection, one request, everything that comes back until the server closes.

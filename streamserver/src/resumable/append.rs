@@ -4,7 +4,7 @@
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use chassis::{FairPermit, Problem};
-use domain::{UploadId, UploadKind};
+use domain::{UploadId, UploadKind, UserId};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use sql::Resumable;
@@ -103,7 +103,7 @@ pub async fn append_in_peace(
     mut held: Held,
     incoming: Incoming,
     longest: Longest,
-    place: FairPermit,
+    place: FairPermit<UserId>,
 ) -> Result<Resumable, Problem> {
     let tasks = held.server.tasks.clone();
     let appending = async move {

@@ -83,7 +83,7 @@ async fn append_first(
     server: &StreamServer,
     id: UploadId,
     incoming: Incoming,
-    place: FairPermit,
+    place: FairPermit<UserId>,
 ) -> Result<u64, Problem> {
     let appended = async {
         let Some(held) = Held::acquire(server, id).await? else {

@@ -2,7 +2,7 @@
 //! object.
 
 use chassis::{FairPermit, Problem};
-use domain::{JobId, UploadKind, UploadState};
+use domain::{JobId, UploadKind, UploadState, UserId};
 use sql::{CompleteResumable, CompletedUpload, Resumable, UploadPiece};
 use store::Crc64Nvme;
 
@@ -13,7 +13,10 @@ use crate::attempt::{Lease, ask_again};
 use crate::upload_request::clean_filename;
 
 /// In a task of its own: a client that hangs up, and the handler with it, does not leave it half-way.
-pub async fn finish_in_peace(mut held: Held, place: Option<FairPermit>) -> Result<Resumable, Problem> {
+pub async fn finish_in_peace(
+    mut held: Held,
+    place: Option<FairPermit<UserId>>,
+) -> Result<Resumable, Problem> {
     let tasks = held.server.tasks.clone();
     let finishing = async move {
         let finished = finish(&mut held).await;

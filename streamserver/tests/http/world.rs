@@ -126,7 +126,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn({
             let (limits, shutdown) = (settings.limits.clone(), shutdown.clone());
-            async move { chassis::serve(listener, app, &limits, shutdown).await }
+            async move { chassis::serve(listener, app, &limits, &[], shutdown).await }
         });
         // Clients want one, also those that never use it; somebody may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
