@@ -58,9 +58,10 @@ campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/r
 	@scripts/setup test
 	SLUICE_TEST_KILLS=50 cargo nextest run --workspace -E "test(kills::)" --no-capture
 
-campaign-loads: ## 10,000 idle connections, 1,000 uploads at 16 KiB/s, ten times too many uploads for a minute
+campaign-loads: ## a minute each: 10,000 idle connections, 1,000 uploads, ten times too many of them, 1,000 viewers, 10,000 who only take up places
 	@scripts/setup test
-	SLUICE_TEST_LOAD_CONNECTIONS=10000 SLUICE_TEST_LOAD_UPLOADS=1000 SLUICE_TEST_LOAD_S=60 \
+	SLUICE_TEST_LOAD_CONNECTIONS=10000 SLUICE_TEST_LOAD_UPLOADS=1000 SLUICE_TEST_LOAD_STREAMS=1000 \
+	  SLUICE_TEST_LOAD_SLOW=10000 SLUICE_TEST_LOAD_S=60 \
 	  cargo nextest run --workspace --profile campaign -E "test(loads::)" --no-capture
 
 campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/

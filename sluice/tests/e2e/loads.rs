@@ -1,6 +1,11 @@
-//! Many at once: connections that say nothing, uploads that trickle, and ten times as many uploads as there is room for.
-//! In every run small; `make campaign-loads` asks for what is promised, and holds the times to it.
+//! Many at once: connections that say nothing, uploads that trickle, ten times as many uploads as there is room for,
+//! viewers, and those who only take up places. In every run small; `make campaign-loads` asks for what is promised, and
+//! holds the times to it.
 
+mod slow;
+mod streams;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +15,7 @@ use futures::future::join_all;
 use reqwest::{Body, Method};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 
 use crate::harness::backends::variable;
@@ -38,8 +43,22 @@ fn raise_open_files() {
     setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).unwrap();
 }
 
+fn address(app: &App) -> SocketAddr {
+    app.base().strip_prefix("http://").unwrap().parse().unwrap()
+}
+
 async fn connect(app: &App) -> TcpStream {
-    TcpStream::connect(app.base().strip_prefix("http://").unwrap()).await.unwrap()
+    TcpStream::connect(address(app)).await.unwrap()
+}
+
+/// From an address of this machine that is not the one of everybody else, with little room in the kernel for what is not
+/// read.
+async fn connect_from(client: Ipv4Addr, server: SocketAddr) -> std::io::Result<TcpStream> {
+    const RECEIVED_BYTES: u32 = 8 * KIB as u32;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVED_BYTES)?;
+    socket.bind(SocketAddr::from((client, 0)))?;
+    socket.connect(server).await
 }
 
 /// Asks something small and reads the whole answer.
