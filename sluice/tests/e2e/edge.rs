@@ -6,11 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Backends, Persona, Program, client_within, clips};
+use crate::memory::large_film;
 use futures::{StreamExt, stream};
 
+const PURGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nginx/purge");
 const CONFIGURATION: &str = include_str!("../../../deploy/nginx/cache.conf");
 const CROWD: usize = 1_000;
 const CROWD_AT_ONCE: usize = 200;
+const RANGE_BYTES: u64 = 100_000;
+const COLD_FILM_BYTES: u64 = 12 << 20;
+const OTHER_FILM_BYTES: u64 = 1 << 20;
 const CROWD_S_MAX: Duration = Duration::from_secs(60);
 /// A second until the origins know, one that the cache may keep it, and one for a slow machine.
 const GONE_MAX: Duration = Duration::from_secs(3);
@@ -54,6 +59,14 @@ impl Nginx {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Some(nginx)
+    }
+
+    /// As an operator would; what the script says.
+    fn purge(folder: &Path, video: &str) -> String {
+        let output =
+            Command::new(PURGE).args([video, folder.join("cache").to_str().unwrap()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 
@@ -107,13 +120,9 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
 
     let direct = Persona::anonymous(&origins[0].base);
     let whole = direct.get(&format!("/stream/videos/{id}")).await.expect(200).body;
-    let master = direct.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
-    let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
-    let publication = format!("/stream/videos/{id}/{}", playlist.rsplit_once('/').unwrap().0);
-    let media = direct.get(&format!("/stream/videos/{id}/{playlist}")).await.expect(200).text();
+    let (publication, paths) = segments(&direct, id).await;
     let mut segments: Vec<(String, Vec<u8>)> = Vec::new();
-    for name in media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#')) {
-        let path = format!("{publication}/{name}");
+    for path in paths {
         let bytes = direct.get(&path).await.expect(200).body;
         segments.push((path, bytes));
     }
@@ -150,11 +159,105 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
         errors.lines().filter(|line| line.contains("etag") || line.contains("[error]")).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 
+    let other = alice.create("other").await;
+    let other = other["id"].as_str().unwrap();
+    let film = std::fs::read(large_film(folder.path(), OTHER_FILM_BYTES)).unwrap();
+    alice.at(&nginx.base).send_bytes(other, film).await.expect(201);
+    alice.until(other, &["ready"], 120).await;
+    let (_, of_other) = self::segments(&behind, other).await;
+    for cached in ["MISS", "HIT"] {
+        assert_eq!(behind.get(&of_other[0]).await.expect(200).header("x-cache"), cached);
+    }
+
     // Deleted: gone from the cache, too, as soon as what names it has to be asked for again.
     let deleted = Instant::now();
     alice.delete(&format!("/api/videos/{id}")).await.expect(204);
     while behind.get(&film_path).await.status != 404 {
         assert!(deleted.elapsed() < GONE_MAX, "still there behind the cache");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // What never changes stays there for whoever knows its name, until it is thrown out: that alone, and all of it.
+    let segment = &segments[0].0;
+    direct.get(segment).await.expect(404);
+    assert_eq!(behind.get(segment).await.expect(200).header("x-cache"), "HIT");
+    assert!(Nginx::purge(folder.path(), id).contains(" files of "));
+    behind.get(segment).await.expect(404);
+    assert!(Nginx::purge(folder.path(), id).starts_with("nothing of "));
+    assert_eq!(behind.get(&of_other[0]).await.expect(200).header("x-cache"), "HIT");
+}
+
+/// The folder of the video's publication, and the segments of its pictures.
+async fn segments(viewer: &Persona, id: &str) -> (String, Vec<String>) {
+    let master = viewer.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
+    let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
+    let publication = format!("/stream/videos/{id}/{}", playlist.rsplit_once('/').unwrap().0);
+    let media = viewer.get(&format!("/stream/videos/{id}/{playlist}")).await.expect(200).text();
+    let names = media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#'));
+    let paths = names.map(|name| format!("{publication}/{name}")).collect();
+    (publication, paths)
+}
+
+/// Segments and the film as one file lie in the same blocks, at other places.
+#[tokio::test]
+async fn a_crowd_behind_nginx_costs_the_store_one_read_for_each_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let backends = Backends::of("sqlite", "s3s", folder.path());
+    let start = |name: &str, log: &str| Program::start(name, folder.path(), log, backends.settings());
+    let (api, _scheduler) = (start("api", "api"), start("scheduler", "scheduler"));
+    let origins = [start("streamserver", "one"), start("streamserver", "two")];
+    let addresses: Vec<&str> =
+        origins.iter().map(|origin| origin.base.trim_start_matches("http://")).collect();
+    let Some(nginx) = Nginx::start(folder.path(), &addresses).await else { return };
+    let alice = Persona::register(&api.base, "alice").await;
+    let video = alice.create("cold").await;
+    let id = video["id"].as_str().unwrap();
+    let film = std::fs::read(large_film(folder.path(), COLD_FILM_BYTES)).unwrap();
+    alice.at(&nginx.base).send_bytes(id, film).await.expect(201);
+    let ready = alice.until(id, &["ready"], 120).await;
+    let length = ready["renditions"][0]["size_bytes"].as_u64().unwrap();
+    // Its storyboard is drawn from what is stored, too.
+    while alice.video(id).await["storyboard_url"].is_null() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    backends.take_reads();
+
+    let (_, segments) = segments(&Persona::anonymous(&nginx.base), id).await;
+    let client = client_within(CROWD_S_MAX);
+    let viewers = (0..CROWD as u64).map(|viewer| {
+        let first = viewer * 104_729 % (length - RANGE_BYTES);
+        let (path, range) = match viewer % 2 {
+            0 => (segments[viewer as usize / 2 % segments.len()].clone(), None),
+            _ => (format!("/stream/videos/{id}"), Some(format!("bytes={first}-{}", first + RANGE_BYTES - 1))),
+        };
+        let request = client.get(format!("{}{path}", nginx.base));
+        let request = match &range {
+            Some(range) => request.header("Range", range),
+            None => request,
+        };
+        async move { (path, range, request.send().await.unwrap().bytes().await.unwrap()) }
+    });
+    let seen: Vec<_> = stream::iter(viewers).buffer_unordered(CROWD_AT_ONCE).collect().await;
+    let mut reads = BTreeMap::new();
+    for read in backends.take_reads() {
+        *reads.entry(read).or_insert(0) += 1;
+    }
+    println!("{CROWD} clients on {length} bytes: {} reads from the store", reads.values().sum::<usize>());
+    assert!(reads.len() as u64 >= length >> 20, "{reads:#?}");
+    let twice: Vec<_> = reads.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
+
+    let direct = Persona::anonymous(&origins[0].base);
+    let whole = direct.get(&format!("/stream/videos/{id}")).await.expect(200).body;
+    let mut pieces = BTreeMap::new();
+    for (path, range, bytes) in seen {
+        let first = range.map(|range| range[6..range.find('-').unwrap()].parse::<usize>().unwrap());
+        match first {
+            Some(first) => assert!(bytes == whole[first..first + RANGE_BYTES as usize], "{first}"),
+            None => assert!(pieces.entry(path).or_insert_with(|| bytes.clone()) == &bytes),
+        }
+    }
+    for (path, bytes) in pieces {
+        assert!(direct.get(&path).await.expect(200).body == bytes, "{path}");
     }
 }

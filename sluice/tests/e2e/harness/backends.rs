@@ -16,7 +16,7 @@ pub struct Backends {
     database_proxy: Option<Proxy>,
     store_proxy: Option<Proxy>,
     // Serves as long as it lives.
-    _s3s: Option<S3s>,
+    s3s: Option<S3s>,
 }
 
 /// The database and the store that the environment asks for.
@@ -50,7 +50,7 @@ impl Backends {
             s3_endpoint: None,
             database_proxy: None,
             store_proxy: None,
-            _s3s: None,
+            s3s: None,
         };
         match database {
             "sqlite" => {}
@@ -67,7 +67,7 @@ impl Backends {
                 let server = S3s::start(&folder.join("s3"));
                 let keys = (S3s::ACCESS_KEY.to_owned(), S3s::SECRET_KEY.to_owned());
                 backends.set_s3(&format!("s3://{}", S3s::BUCKET), &server.endpoint, "us-east-1", keys);
-                backends._s3s = Some(server);
+                backends.s3s = Some(server);
             }
             "garage" => {
                 let of = |name: &str| required(&format!("SLUICE_TEST_S3{name}"));
@@ -112,6 +112,11 @@ impl Backends {
 
     pub fn store_proxy(&self) -> &Proxy {
         self.store_proxy.as_ref().expect("the store is behind a proxy")
+    }
+
+    /// Path and range of each read from the store since the last time that this was asked; of `s3s` alone.
+    pub fn take_reads(&self) -> Vec<String> {
+        self.s3s.as_ref().expect("the store is s3s").take_reads()
     }
 
     /// What a statement answers, without a process of ours in between: lines of columns with `|` between them.
