@@ -49,6 +49,7 @@ bench: ## comparisons with peers; results go to bench/results/
 	bench/playable.py
 	bench/rates.py
 	bench/upload.py
+	bench/serve.py
 
 campaign-fuzz: ## 10,000,000 heads and forms, 100,000,000 ranges and 100,000 sequences of uploads by chance, under AddressSanitizer (TARGET=forms for one of them)
 	@scripts/setup fuzz
@@ -58,10 +59,11 @@ campaign-kills: ## kill -9 at 50 random points of upload and encode; see bench/r
 	@scripts/setup test
 	SLUICE_TEST_KILLS=50 cargo nextest run --workspace -E "test(kills::)" --no-capture
 
-campaign-loads: ## a minute each: 10,000 idle connections, 1,000 uploads, ten times too many of them, 1,000 viewers, 10,000 who only take up places
+campaign-loads: ## a minute each, of the release build: 10,000 idle connections, 1,000 uploads, ten times too many of them, 1,000 viewers, 10,000 who only take up places
 	@scripts/setup test
+	cargo build --workspace --bins --release
 	SLUICE_TEST_LOAD_CONNECTIONS=10000 SLUICE_TEST_LOAD_UPLOADS=1000 SLUICE_TEST_LOAD_STREAMS=1000 \
-	  SLUICE_TEST_LOAD_SLOW=10000 SLUICE_TEST_LOAD_S=60 \
+	  SLUICE_TEST_LOAD_SLOW=10000 SLUICE_TEST_LOAD_S=60 SLUICE_TEST_PROGRAMS_DIR=$(CURDIR)/target/release \
 	  cargo nextest run --workspace --profile campaign -E "test(loads::)" --no-capture
 
 campaign-memory: ## 2 GiB up and down, resident memory measured; see bench/results/

@@ -14,6 +14,30 @@ fn block_after(line: &str) -> &'static str {
     rest.split_once("\n```").expect("the block ends").0
 }
 
+/// What a command that must succeed says, while the test goes on.
+async fn run(mut command: Command) -> String {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+#[tokio::test]
+async fn the_demo_makes_three_videos_that_can_be_watched() {
+    let app = App::start().await;
+    let mut demo = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/demo"));
+    demo.env("BASE", app.base());
+    let said = run(demo).await;
+    let admin = app.admin().await;
+    let videos: Vec<&str> =
+        said.lines().filter_map(|line| line.rsplit_once("/#/v/")).map(|(_, id)| id).collect();
+    assert_eq!(videos.len(), 3, "{said}");
+    for video in videos {
+        admin.until(video, &["playable", "ready"], 120).await;
+    }
+    app.finish();
+}
+
 #[tokio::test]
 async fn the_walk_with_curl_works_as_written() {
     let app = App::start().await;
@@ -21,21 +45,10 @@ async fn the_walk_with_curl_works_as_written() {
     let script = block_after("<!-- walk -->")
         .replace("http://localhost:8000", app.base())
         .replace("the-admin-password", Persona::PASSWORD);
-    let output = tokio::task::spawn_blocking({
-        let folder = app.folder.path().to_owned();
-        assert!(clip.starts_with(&folder));
-        move || {
-            Command::new("bash")
-                .args(["-euo", "pipefail", "-c", &script])
-                .current_dir(folder)
-                .output()
-                .unwrap()
-        }
-    })
-    .await
-    .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(clip.starts_with(app.folder.path()));
+    let mut walk = Command::new("bash");
+    walk.args(["-euo", "pipefail", "-c", &script]).current_dir(app.folder.path());
+    let said = run(walk).await;
     for expected in ["\"ready\"", "200", "206", "#EXTM3U", "404", "\"checked_empty\": true"] {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
