@@ -214,12 +214,9 @@ async fn a_crowd_behind_nginx_costs_the_store_one_read_for_each_block() {
     let id = video["id"].as_str().unwrap();
     let film = std::fs::read(large_film(folder.path(), COLD_FILM_BYTES)).unwrap();
     alice.at(&nginx.base).send_bytes(id, film).await.expect(201);
-    let ready = alice.until(id, &["ready"], 120).await;
-    let length = ready["renditions"][0]["size_bytes"].as_u64().unwrap();
     // Its storyboard is drawn from what is stored, too.
-    while alice.video(id).await["storyboard_url"].is_null() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let ready = alice.until_drawn(id, 120).await;
+    let length = ready["renditions"][0]["size_bytes"].as_u64().unwrap();
     backends.take_reads();
 
     let (_, segments) = segments(&Persona::anonymous(&nginx.base), id).await;

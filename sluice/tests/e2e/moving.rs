@@ -54,7 +54,7 @@ async fn a_library_moves_to_another_store_under_its_viewers_eyes() {
         ids.push(alice.upload(&clip).await);
     }
     for id in &ids {
-        alice.until(id, &["ready"], 600).await;
+        alice.until_drawn(id, 600).await;
     }
     let from = app.setting("SLUICE_STORE").unwrap_or("disk").to_owned();
     let to = match variable("SLUICE_TEST_MOVE_TO") {
@@ -73,7 +73,7 @@ async fn a_library_moves_to_another_store_under_its_viewers_eyes() {
     let (gone, _) = (ids.remove(0), before.remove(0));
     alice.delete(&format!("/api/videos/{gone}")).await.expect(204);
     let late = alice.upload(&clip).await;
-    alice.until(&late, &["ready"], 60).await;
+    alice.until_drawn(&late, 60).await;
     before.push(everything(&anyone, &late).await);
     ids.push(late);
 

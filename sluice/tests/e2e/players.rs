@@ -1,10 +1,8 @@
 //! What other people's players make of a film: in browsers, and FFmpeg.
 
-use std::time::{Duration, Instant};
-
 use m3u8_rs::{MediaPlaylist, Playlist};
 use mp4_atom::{Decode, Moof, Sidx};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::clients::{node, run};
 use crate::harness::{App, Persona, clips, probe};
@@ -98,12 +96,7 @@ async fn ready(owner: &Persona, clip: &std::path::Path, visibility: &str) -> Str
     let video = owner.post("/api/videos", &video).await.expect(201).json();
     let id = video["id"].as_str().unwrap().to_owned();
     owner.send_bytes(&id, std::fs::read(clip).unwrap()).await.expect(201);
-    owner.until(&id, &["ready"], READY_S_MAX).await;
-    let deadline = Instant::now() + Duration::from_secs(READY_S_MAX);
-    while owner.video(&id).await["storyboard_url"] == Value::Null {
-        assert!(Instant::now() < deadline, "no storyboard");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    owner.until_drawn(&id, READY_S_MAX).await;
     id
 }
 

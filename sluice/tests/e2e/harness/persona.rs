@@ -192,4 +192,18 @@ impl Persona {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+
+    /// Waits until the video is ready and has its storyboard, the last that comes: then nothing about it changes.
+    pub async fn until_drawn(&self, id: &str, s_max: u64) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(s_max);
+        self.until(id, &["ready"], s_max).await;
+        loop {
+            let video = self.video(id).await;
+            if video["storyboard_url"].is_string() {
+                return video;
+            }
+            assert!(Instant::now() < deadline, "no storyboard within {s_max} s: {video:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
