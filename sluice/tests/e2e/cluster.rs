@@ -327,7 +327,7 @@ async fn films_become_ready_while_processes_die() {
     for (number, Uploaded { id, .. }) in &uploaded {
         let mut masters = Vec::new();
         for watcher in &watchers {
-            masters.push(watcher.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text());
+            masters.push(watcher.published(id).await);
         }
         assert!(masters.iter().all(|master| *master == masters[0]), "{id}: one publication for everybody");
         let url = format!("{}/stream/videos/{id}?rendition=original", watchers[0].base);

@@ -377,8 +377,7 @@ impl World {
             objects.has_source(id, &self.bytes_of(film.number)).await;
             let mut masters = Vec::new();
             for watcher in &watchers {
-                masters
-                    .push(watcher.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text());
+                masters.push(watcher.published(id).await);
             }
             assert!(
                 masters.iter().all(|master| *master == masters[0]),

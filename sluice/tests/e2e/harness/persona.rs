@@ -193,6 +193,13 @@ impl Persona {
         }
     }
 
+    /// What is published: the master playlist but for the storyboard, which may come between two who ask.
+    pub async fn published(&self, id: &str) -> String {
+        let master = self.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
+        let lines = master.lines().filter(|line| !line.starts_with("#EXT-X-IMAGE-STREAM-INF"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits until the video is ready and has its storyboard, the last that comes: then nothing about it changes.
     pub async fn until_drawn(&self, id: &str, s_max: u64) -> Value {
         let deadline = Instant::now() + Duration::from_secs(s_max);
