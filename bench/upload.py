@@ -2,7 +2,7 @@
 """Uploads to a disk, beside peers, in turns, in one run: one of 1 GiB, and fifty of 20 MiB at once.
 
 The peers: Go's io.Copy and fsync (bench/peers/upload.go), nginx's dav PUT, which makes nothing durable and stands here for
-orientation, and @tus/server from npm for tus. All are sent to by curl out of memory, on the same cores. Ours runs without jobs:
+orientation, and @tus/server from npm for tus. All are sent to by curl out of memory, on the same cores. Ours is the release build, without jobs:
 what is measured ends with the answer. The figures to keep are the ratios of the medians.
 
 Writes bench/results/upload.json. Usage: bench/upload.py [--rounds 3]
@@ -161,7 +161,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
-    harness.build()
+    harness.build(release=True)
     result = {}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
         for load, (_, size) in LOADS.items():
