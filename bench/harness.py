@@ -1,5 +1,5 @@
 """What the comparisons share: clips, a server of their own, the use of processor and memory by a tree of processes."""
-import hashlib, json, os, pathlib, re, resource, signal, subprocess, sys, tempfile, threading, time, urllib.request
+import contextlib, hashlib, json, os, pathlib, re, resource, signal, subprocess, sys, tempfile, threading, time, urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target/debug/sluice"
@@ -163,9 +163,14 @@ class Server:
     def __exit__(self, *_):
         end(self.process)
 
+    @contextlib.contextmanager
     def streamserver(self):
         """One of its own over the same data: its process, and where it listens."""
-        return listening(BINARY.with_name("streamserver"), self.environment, f"{self.folder}/streamserver.log")
+        process, base = listening(BINARY.with_name("streamserver"), self.environment, f"{self.folder}/streamserver.log")
+        try:
+            yield process, base
+        finally:
+            end(process)
 
     def call(self, method, path, body=None, content_type="application/json", length=None):
         headers = {"Content-Type": content_type}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What is watched, beside peers, in turns, in one run: segments of about 4 MiB, random ranges of 1 MiB of a film of 200 MiB, and a
-cover of about 20 kB, to 64 and to 512 connections of wrk on the same cores.
+cover of about 30 kB, to 64 and to 512 connections of wrk on the same cores.
 
 The peers send files that hold the same bytes: nginx (sendfile, two workers, open_file_cache) and Go's http.ServeContent. Ours is the
 release build, as it is deployed: all in one program, and the streamserver alone, as one of many machines has it; with everything that
@@ -12,7 +12,7 @@ Needs Debian's golang-go, nginx and wrk.
 import argparse, json, os, pathlib, re, statistics, subprocess, tempfile, urllib.request
 
 import harness
-from upload import PEERS, Peer, nginx
+from upload import PEERS, Peer, cpu_s, nginx
 
 MIB = 1 << 20
 CONNECTIONS = [64, 512]
@@ -86,12 +86,11 @@ def script(folder, load, paths, total):
 
 def run(pid, base, script_path, connections, seconds):
     memory = harness.Memory(pid)
-    cpu = lambda: sum(harness.cpu_s(one) for one in [pid, *harness.descendants(pid)])
-    before = cpu()
+    before = cpu_s(pid)
     memory.start()
     command = ["wrk", "-t", "2", "-c", str(connections), "-d", f"{seconds}s", "--latency", "-s", script_path, base]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    after, peak = cpu(), memory.stop()
+    after, peak = cpu_s(pid), memory.stop()
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", text)
     requests, took, read = re.search(r"(\d+) requests in ([\d.]+)s, ([\d.]+\w+) read", text).groups()
     sent = number(read)
@@ -129,13 +128,12 @@ def main():
                   f"a cover of {len(files.cover[1])} bytes", flush=True)
             peers = {"nginx": nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": go(folder)}
             try:
-                streamserver, base = ours.streamserver()
-                servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
-                           "sluice": (ours.process.pid, ours.base), "sluice: streamserver": (streamserver.pid, base)}
-                for load in ["segments", "ranges", "small"]:
-                    for connections in CONNECTIONS:
-                        loads[f"{load}, {connections} connections"] = measure(folder, files, load, connections, servers, options)
-                harness.end(streamserver)
+                with ours.streamserver() as (streamserver, base):
+                    servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
+                               "sluice": (ours.process.pid, ours.base), "sluice: streamserver": (streamserver.pid, base)}
+                    for load in ["segments", "ranges", "small"]:
+                        for connections in CONNECTIONS:
+                            loads[f"{load}, {connections} connections"] = measure(folder, files, load, connections, servers, options)
             finally:
                 for peer in peers.values():
                     harness.end(peer.process)

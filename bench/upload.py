@@ -8,7 +8,7 @@ what is measured ends with the answer. The figures to keep are the ratios of the
 Writes bench/results/upload.json. Usage: bench/upload.py [--rounds 3]
 Needs Debian's golang-go, nginx and curl, and npm.
 """
-import argparse, concurrent.futures, contextlib, json, os, pathlib, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, concurrent.futures, contextlib, json, os, pathlib, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 import harness
 
@@ -153,8 +153,7 @@ def measure(name, load, source):
         try:
             return run(server, count, source)
         finally:
-            server.process.send_signal(signal.SIGTERM)
-            server.process.wait(60)
+            harness.end(server.process)
 
 
 def main():

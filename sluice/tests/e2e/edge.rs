@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Backends, Persona, Program, client_within, clips};
 use crate::memory::large_film;
 use futures::{StreamExt, stream};
+use tempfile::TempDir;
 
 const PURGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nginx/purge");
 const CONFIGURATION: &str = include_str!("../../../deploy/nginx/cache.conf");
@@ -80,12 +81,46 @@ impl Drop for Nginx {
     }
 }
 
+/// Services of their own behind nginx, streamservers two of them.
+struct Edge {
+    nginx: Nginx,
+    origins: [Program; 2],
+    _scheduler: Program,
+    api: Program,
+    backends: Backends,
+    // Removed when all of them have ended.
+    folder: TempDir,
+}
+
+impl Edge {
+    /// `None`, said aloud, where there is no nginx.
+    async fn start(backends: impl FnOnce(&Path) -> Backends) -> Option<Edge> {
+        let folder = tempfile::tempdir().unwrap();
+        let backends = backends(folder.path());
+        let start = |name: &str, log: &str| Program::start(name, folder.path(), log, backends.settings());
+        let (api, scheduler) = (start("api", "api"), start("scheduler", "scheduler"));
+        let origins = [start("streamserver", "one"), start("streamserver", "two")];
+        let addresses: Vec<&str> =
+            origins.iter().map(|origin| origin.base.trim_start_matches("http://")).collect();
+        let nginx = Nginx::start(folder.path(), &addresses).await?;
+        Some(Edge { nginx, origins, _scheduler: scheduler, api, backends, folder })
+    }
+
+    /// An upload passes through, too. Answers with the video's id.
+    async fn upload(&self, owner: &Persona, film: &Path) -> String {
+        let video = owner.create("film").await;
+        let id = video["id"].as_str().unwrap().to_owned();
+        owner.at(&self.nginx.base).send_bytes(&id, std::fs::read(film).unwrap()).await.expect(201);
+        id
+    }
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// How often each path was asked for of the origins, by their logs.
-fn asked(origins: &[&Program], below: &str) -> BTreeMap<String, usize> {
+fn asked(origins: &[Program], below: &str) -> BTreeMap<String, usize> {
     let mut paths = BTreeMap::new();
     for line in origins.iter().flat_map(|origin| origin.log().lines().map(str::to_owned).collect::<Vec<_>>())
     {
@@ -100,33 +135,21 @@ fn asked(origins: &[&Program], below: &str) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
-    let folder = tempfile::tempdir().unwrap();
-    let backends = Backends::fresh(folder.path());
-    let settings = backends.settings();
-    let start = |name: &str, log: &str| Program::start(name, folder.path(), log, settings);
-    let (api, _scheduler) = (start("api", "api"), start("scheduler", "scheduler"));
-    let origins = [start("streamserver", "one"), start("streamserver", "two")];
-    let addresses: Vec<&str> =
-        origins.iter().map(|origin| origin.base.trim_start_matches("http://")).collect();
-    let Some(nginx) = Nginx::start(folder.path(), &addresses).await else { return };
-
-    // An upload passes through, too.
-    let alice = Persona::register(&api.base, "alice").await;
-    let video = alice.create("cold").await;
-    let id = video["id"].as_str().unwrap();
-    let film = std::fs::read(clips::h264(folder.path(), "clip.mp4", "1280x720", 8)).unwrap();
-    alice.at(&nginx.base).send_bytes(id, film).await.expect(201);
+    let Some(edge) = Edge::start(Backends::fresh).await else { return };
+    let Edge { nginx, origins, folder, .. } = &edge;
+    let alice = Persona::register(&edge.api.base, "alice").await;
+    let id = &*edge.upload(&alice, &clips::h264(folder.path(), "clip.mp4", "1280x720", 8)).await;
     alice.until(id, &["ready"], 120).await;
 
     let direct = Persona::anonymous(&origins[0].base);
     let whole = direct.get(&format!("/stream/videos/{id}")).await.expect(200).body;
-    let (publication, paths) = segments(&direct, id).await;
     let mut segments: Vec<(String, Vec<u8>)> = Vec::new();
-    for path in paths {
+    for path in direct.segments(id).await {
         let bytes = direct.get(&path).await.expect(200).body;
         segments.push((path, bytes));
     }
-    let before = asked(&origins.each_ref(), &publication);
+    let (publication, _) = segments[0].0.rsplit_once('/').unwrap();
+    let before = asked(origins, publication);
 
     let client = client_within(CROWD_S_MAX);
     let viewers = (0..CROWD).map(|viewer| {
@@ -136,7 +159,7 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
     });
     let right: Vec<bool> = stream::iter(viewers).buffer_unordered(CROWD_AT_ONCE).collect().await;
     assert!(right.into_iter().all(|right| right));
-    let after = asked(&origins.each_ref(), &publication);
+    let after = asked(origins, publication);
     for (path, _) in &segments {
         assert_eq!(after[path] - before[path], 1, "{path}");
     }
@@ -159,12 +182,9 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
         errors.lines().filter(|line| line.contains("etag") || line.contains("[error]")).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 
-    let other = alice.create("other").await;
-    let other = other["id"].as_str().unwrap();
-    let film = std::fs::read(large_film(folder.path(), OTHER_FILM_BYTES)).unwrap();
-    alice.at(&nginx.base).send_bytes(other, film).await.expect(201);
-    alice.until(other, &["ready"], 120).await;
-    let (_, of_other) = self::segments(&behind, other).await;
+    let other = edge.upload(&alice, &large_film(folder.path(), OTHER_FILM_BYTES)).await;
+    alice.until(&other, &["ready"], 120).await;
+    let of_other = behind.segments(&other).await;
     for cached in ["MISS", "HIT"] {
         assert_eq!(behind.get(&of_other[0]).await.expect(200).header("x-cache"), cached);
     }
@@ -187,39 +207,19 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
     assert_eq!(behind.get(&of_other[0]).await.expect(200).header("x-cache"), "HIT");
 }
 
-/// The folder of the video's publication, and the segments of its pictures.
-async fn segments(viewer: &Persona, id: &str) -> (String, Vec<String>) {
-    let master = viewer.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
-    let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
-    let publication = format!("/stream/videos/{id}/{}", playlist.rsplit_once('/').unwrap().0);
-    let media = viewer.get(&format!("/stream/videos/{id}/{playlist}")).await.expect(200).text();
-    let names = media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#'));
-    let paths = names.map(|name| format!("{publication}/{name}")).collect();
-    (publication, paths)
-}
-
 /// Segments and the film as one file lie in the same blocks, at other places.
 #[tokio::test]
 async fn a_crowd_behind_nginx_costs_the_store_one_read_for_each_block() {
-    let folder = tempfile::tempdir().unwrap();
-    let backends = Backends::of("sqlite", "s3s", folder.path());
-    let start = |name: &str, log: &str| Program::start(name, folder.path(), log, backends.settings());
-    let (api, _scheduler) = (start("api", "api"), start("scheduler", "scheduler"));
-    let origins = [start("streamserver", "one"), start("streamserver", "two")];
-    let addresses: Vec<&str> =
-        origins.iter().map(|origin| origin.base.trim_start_matches("http://")).collect();
-    let Some(nginx) = Nginx::start(folder.path(), &addresses).await else { return };
-    let alice = Persona::register(&api.base, "alice").await;
-    let video = alice.create("cold").await;
-    let id = video["id"].as_str().unwrap();
-    let film = std::fs::read(large_film(folder.path(), COLD_FILM_BYTES)).unwrap();
-    alice.at(&nginx.base).send_bytes(id, film).await.expect(201);
+    let Some(edge) = Edge::start(|folder| Backends::of("sqlite", "s3s", folder)).await else { return };
+    let Edge { nginx, origins, backends, folder, .. } = &edge;
+    let alice = Persona::register(&edge.api.base, "alice").await;
+    let id = &*edge.upload(&alice, &large_film(folder.path(), COLD_FILM_BYTES)).await;
     // Its storyboard is drawn from what is stored, too.
     let ready = alice.until_drawn(id, 120).await;
     let length = ready["renditions"][0]["size_bytes"].as_u64().unwrap();
     backends.take_reads();
 
-    let (_, segments) = segments(&Persona::anonymous(&nginx.base), id).await;
+    let segments = Persona::anonymous(&nginx.base).segments(id).await;
     let client = client_within(CROWD_S_MAX);
     let viewers = (0..CROWD as u64).map(|viewer| {
         let first = viewer * 104_729 % (length - RANGE_BYTES);

@@ -20,11 +20,12 @@ async fn a_film_that_is_ready_gets_a_storyboard_and_takes_it_along() {
     let (alice, anyone) = (app.user("alice").await, app.anonymous());
     let clip = clips::h264(app.folder.path(), "portrait.mp4", "360x640", 12);
     let id = alice.upload(&clip).await;
-    let duration_s = alice.until(&id, &["ready"], 60).await["duration_s"].as_f64().unwrap();
-    let url = drawn(&alice, &id).await;
+    let drawn = alice.until_drawn(&id, 90).await;
+    let duration_s = drawn["duration_s"].as_f64().unwrap();
+    let url = drawn["storyboard_url"].as_str().unwrap();
     assert!(url.ends_with(&format!("/stream/videos/{id}/storyboard.vtt")), "{url}");
 
-    let cues = anyone.get(&url).await.expect(200);
+    let cues = anyone.get(url).await.expect(200);
     assert_eq!(cues.header("content-type"), "text/vtt; charset=utf-8");
     assert_eq!(cues.header("access-control-allow-origin"), "*");
     let (sprite, tiles) = parse(&cues.text());
@@ -73,19 +74,6 @@ async fn a_film_that_is_ready_gets_a_storyboard_and_takes_it_along() {
 async fn show_to(owner: &Persona, id: &str, visibility: &str) {
     let request = owner.request(Method::PATCH, &format!("/api/videos/{id}"));
     owner.send(request.json(&json!({"visibility": visibility}))).await.expect(200);
-}
-
-/// Waits until the video has one; answers with its address.
-async fn drawn(owner: &Persona, id: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let video = owner.video(id).await;
-        if let Some(url) = video["storyboard_url"].as_str() {
-            return url.to_owned();
-        }
-        assert!(Instant::now() < deadline, "no storyboard within 30 s: {video:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// The name of the sprite, and the cues.

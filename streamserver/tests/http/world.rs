@@ -44,9 +44,7 @@ impl World {
     }
 
     pub async fn with_limits(change: impl FnOnce(&mut Limits)) -> World {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Disk::open(&folder.path().join("store")).unwrap());
-        World::build(folder, store, change).await
+        World::with_settings(|settings| change(&mut settings.limits)).await
     }
 
     pub async fn with_settings(change: impl FnOnce(&mut Settings)) -> World {

@@ -200,6 +200,16 @@ impl Persona {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// The addresses of the first variant's segments of pictures, as the playlists name them.
+    pub async fn segments(&self, id: &str) -> Vec<String> {
+        let master = self.get(&format!("/stream/videos/{id}/master.m3u8")).await.expect(200).text();
+        let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
+        let media = self.get(&format!("/stream/videos/{id}/{playlist}")).await.expect(200).text();
+        let folder = format!("/stream/videos/{id}/{}", playlist.rsplit_once('/').unwrap().0);
+        let names = media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#'));
+        names.map(|name| format!("{folder}/{name}")).collect()
+    }
+
     /// Waits until the video is ready and has its storyboard, the last that comes: then nothing about it changes.
     pub async fn until_drawn(&self, id: &str, s_max: u64) -> Value {
         let deadline = Instant::now() + Duration::from_secs(s_max);

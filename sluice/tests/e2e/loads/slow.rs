@@ -191,11 +191,7 @@ async fn the_slow_take_no_place_from_others() {
     let id = ada.upload(&large_film(app.folder.path(), FILM_BYTES)).await;
     ada.until(&id, &["ready"], 300).await;
     let film = format!("/stream/videos/{id}");
-    let master = ada.get(&format!("{film}/master.m3u8")).await.expect(200).text();
-    let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
-    let media = ada.get(&format!("{film}/{playlist}")).await.expect(200).text();
-    let name = media.lines().find(|line| line.ends_with(".mp4") && !line.starts_with('#')).unwrap();
-    let segment = format!("{film}/{}/{name}", playlist.rsplit_once('/').unwrap().0);
+    let segment = ada.segments(&id).await.swap_remove(0);
 
     let mut before = use_it(&ada, &film, &segment, seconds.min(20)).await;
     let before_kib = app.program.resident_kib();

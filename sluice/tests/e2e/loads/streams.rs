@@ -39,13 +39,8 @@ impl Film {
         alice.until(&id, &["ready"], 300).await;
         let path = format!("/stream/videos/{id}");
         let whole = alice.get(&path).await.expect(200).body.into();
-        let master = alice.get(&format!("{path}/master.m3u8")).await.expect(200).text();
-        let playlist = master.lines().find(|line| line.ends_with("video.m3u8")).unwrap();
-        let folder = format!("{path}/{}", playlist.rsplit_once('/').unwrap().0);
-        let media = alice.get(&format!("{path}/{playlist}")).await.expect(200).text();
         let mut segments = Vec::new();
-        for name in media.lines().filter(|line| line.ends_with(".mp4") && !line.starts_with('#')) {
-            let segment = format!("{folder}/{name}");
+        for segment in alice.segments(&id).await {
             let bytes = alice.get(&segment).await.expect(200).body;
             segments.push((segment, bytes.into()));
         }
