@@ -1,18 +1,24 @@
 //! What every request of every service passes: id, address, limits, CORS, access log, metrics, panics.
 
 use std::any::Any;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::FutureExt;
 use http::header;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tower_http::catch_panic::CatchPanicLayer;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use metrics::Histogram;
 
+use crate::app::{self, App};
 use crate::extract::JsonBytesMax;
-use crate::serve::Peer;
+use crate::repeat::Repeats;
 use crate::{
     Caller, ClientAddress, Ids, Limits, Network, Problem, RateLimiter, RequestId, Settings, Shared,
     request_id, routes,
@@ -48,6 +54,7 @@ struct Inner {
     clients: RateLimiter,
     users: RateLimiter,
     cors: Cors,
+    repeats: Repeats,
 }
 
 impl Edge {
@@ -62,19 +69,128 @@ impl Edge {
         let users =
             RateLimiter::per_second("user", limits.requests_per_s_per_user, limits.requests_burst_per_user)
                 .sharing(&config.shared);
-        Edge(Arc::new(Inner { config, clients, users, cors: Cors::new() }))
+        Edge(Arc::new(Inner { config, clients, users, cors: Cors::new(), repeats: Repeats::new() }))
     }
 
     /// Around the merged routes of the process; whatever they do not answer is a problem from here.
-    pub fn wrap(self, router: axum::Router) -> axum::Router {
-        router
+    pub fn wrap(self, router: axum::Router) -> App {
+        let router = router
             .fallback(routes::not_found)
             .method_not_allowed_fallback(routes::method_not_allowed)
-            .layer(middleware::from_fn_with_state(self.clone(), limit))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(middleware::from_fn_with_state(self.clone(), share))
-            .layer(middleware::from_fn_with_state(self, attend))
+            .layer(middleware::from_fn_with_state(self.clone(), guard));
+        App::new(router, Some(self))
     }
+
+    /// What a request brings and gets before anybody has read more of it than its head.
+    pub(crate) fn meet<B>(&self, request: &Request<B>, peer: Option<IpAddr>) -> Seen {
+        let config = &self.0.config;
+        let trusted = &config.trusted_proxies;
+        Seen {
+            started: Instant::now(),
+            id: RequestId::accept_or_make(request.headers(), &config.ids),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            client: peer.map(|peer| ClientAddress::determine(peer, request.headers(), trusted)),
+        }
+    }
+
+    /// The answer that somebody else just got, where this request may have it too.
+    pub(crate) fn repeat(&self, seen: &Seen, key: &str) -> Option<http::Response<Bytes>> {
+        let repeat = self.0.repeats.get(key, seen.started)?;
+        let mut response = http::Response::new(repeat.body.clone());
+        *response.headers_mut() = repeat.headers.clone();
+        seen.answered(&mut response, &repeat.seconds);
+        Some(response)
+    }
+
+    /// `key`: of those who may get the same answer.
+    pub(crate) async fn attend(
+        &self,
+        router: &axum::Router,
+        mut request: Request<Body>,
+        seen: Seen,
+        key: Option<String>,
+    ) -> Response {
+        let extensions = request.extensions_mut();
+        extensions.insert(seen.id.clone());
+        extensions.insert(JsonBytesMax(self.0.config.limits.json_bytes_max));
+        if let Some(client) = seen.client {
+            extensions.insert(client);
+        }
+        let large_body = has_large_body(request.headers());
+        let mut response = seen.id.clone().scope(self.answer(router, request)).await;
+        let route = response.extensions_mut().remove::<MatchedPath>();
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if refused && large_body {
+            // The rest of the body is not read, so the connection ends; a client that is not told would send its next
+            // request into it.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let seconds = seconds(&seen.method, route.as_ref(), response.status());
+        if let Some(key) = key {
+            self.0.repeats.keep(key, &mut response, || seconds.clone());
+        }
+        seen.answered(&mut response, &seconds);
+        response
+    }
+
+    /// Players and pages of any origin: nothing here rests on cookies, so an origin gains nothing by asking. What a route
+    /// itself has to say about OPTIONS stands beside it.
+    async fn answer(&self, router: &axum::Router, request: Request<Body>) -> Response {
+        let is_options = request.method() == Method::OPTIONS;
+        let mut response = match check_head(&request, &self.0.config.limits) {
+            Ok(()) => app::route(router, request).await,
+            Err(problem) => problem.into_response(),
+        };
+        if is_options && !response.status().is_success() {
+            response = StatusCode::OK.into_response();
+        }
+        let Cors { asked, answered } = &self.0.cors;
+        let headers = response.headers_mut();
+        for (name, value) in if is_options { &asked[..] } else { &answered[..] } {
+            headers.insert(name, value.clone());
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    /// As often as clients may ask, and their users.
+    async fn limited(&self, mut request: Request, next: Next) -> Response {
+        if !is_metered(&request) {
+            return run(request, next).await;
+        }
+        let limited = match request.extensions().get::<ClientAddress>().map(ClientAddress::limit_key) {
+            Some(client) => self.0.clients.check(&client).await,
+            None => Ok(HeaderMap::new()),
+        };
+        let headers = match limited {
+            Ok(headers) => headers,
+            Err(problem) => return problem.into_response(),
+        };
+        request.extensions_mut().insert(UserLimit(self.clone()));
+        let mut response = run(request, next).await;
+        for (name, value) in headers.iter() {
+            // A refusal of the user's bucket says its own; both fields are lists and may stand beside each other.
+            if response.status() != StatusCode::TOO_MANY_REQUESTS {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+        response
+    }
+}
+
+/// Around each route: limits, panics, and the name of the route, for those who write down what was answered.
+async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = edge.limited(request, next).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+async fn run(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 /// The limiter of users, for the policy that learns who the user is.
@@ -90,36 +206,6 @@ impl UserLimit {
     }
 }
 
-/// The outermost layer: gives the request its id and writes it down when it is answered.
-async fn attend(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let config = &edge.0.config;
-    let id = RequestId::accept_or_make(request.headers(), &config.ids);
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    let client = peer.map(|peer| ClientAddress::determine(peer, request.headers(), &config.trusted_proxies));
-    request.extensions_mut().insert(id.clone());
-    request.extensions_mut().insert(JsonBytesMax(config.limits.json_bytes_max));
-    if let Some(client) = client {
-        request.extensions_mut().insert(client);
-    }
-    let seen = Seen::of(&request, client);
-    let large_body = has_large_body(request.headers());
-    let mut response = id.clone().scope(next.run(request)).await;
-    let refused = response.status().is_client_error() || response.status().is_server_error();
-    let headers = response.headers_mut();
-    let value =
-        HeaderValue::from_str(id.as_str()).expect("request ids are made of letters, digits and . _ -");
-    headers.insert(request_id::HEADER, value);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if refused && large_body {
-        // The rest of the body is not read, so the connection ends; a client that is not told would send its next
-        // request into it.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    seen.answered(&id, response.status(), started);
-    response
-}
-
 /// More than hyper reads away by itself once an answer was given.
 fn has_large_body(headers: &HeaderMap) -> bool {
     const SMALL_BYTES: u64 = 8 * 1024;
@@ -129,43 +215,42 @@ fn has_large_body(headers: &HeaderMap) -> bool {
 }
 
 /// What the access log and the metrics say about a request. Never the query: it may hold a signature.
-struct Seen {
+pub(crate) struct Seen {
+    started: Instant,
+    id: RequestId,
     method: Method,
-    route: String,
-    path: String,
+    uri: Uri,
     client: Option<ClientAddress>,
 }
 
 impl Seen {
-    fn of(request: &Request, client: Option<ClientAddress>) -> Seen {
-        let route = request.extensions().get::<MatchedPath>();
-        Seen {
-            method: request.method().clone(),
-            // One label for all strange paths: what clients invent must not become metrics.
-            route: route.map_or("none", MatchedPath::as_str).to_owned(),
-            path: request.uri().path().to_owned(),
-            client,
-        }
-    }
-
-    fn answered(self, id: &RequestId, status: StatusCode, started: Instant) {
-        let elapsed = started.elapsed();
+    fn answered<B>(&self, response: &mut http::Response<B>, seconds: &Histogram) {
+        let id = HeaderValue::from_str(self.id.as_str());
+        let id = id.expect("request ids are made of letters, digits and . _ -");
+        response.headers_mut().insert(request_id::HEADER, id);
+        let elapsed = self.started.elapsed();
         tracing::info!(
-            request_id = id.as_str(),
+            request_id = self.id.as_str(),
             method = %self.method,
-            path = self.path,
-            status = status.as_u16(),
+            path = self.uri.path(),
+            status = response.status().as_u16(),
             duration_ms = elapsed.as_secs_f64() * 1000.0,
-            client = self.client.map(|client| client.0.to_string()),
+            client = self.client.map(|client| tracing::field::display(client.0)),
             "request"
         );
-        let labels = [
-            ("http_request_method", method_label(&self.method).to_owned()),
-            ("http_route", self.route),
-            ("http_response_status_code", status.as_str().to_owned()),
-        ];
-        metrics::histogram!("http_server_request_duration_seconds", &labels).record(elapsed.as_secs_f64());
+        seconds.record(elapsed.as_secs_f64());
     }
+}
+
+/// Where the time is noted that such answers take.
+fn seconds(method: &Method, route: Option<&MatchedPath>, status: StatusCode) -> Histogram {
+    let labels = [
+        ("http_request_method", method_label(method).to_owned()),
+        // One label for all strange paths: what clients invent must not become metrics.
+        ("http_route", route.map_or("none", MatchedPath::as_str).to_owned()),
+        ("http_response_status_code", status.as_str().to_owned()),
+    ];
+    metrics::histogram!("http_server_request_duration_seconds", &labels)
 }
 
 fn method_label(method: &Method) -> &str {
@@ -181,33 +266,6 @@ fn method_label(method: &Method) -> &str {
     if known.contains(method) { method.as_str() } else { "_OTHER" }
 }
 
-/// Heads that are too large, clients that ask too often.
-async fn limit(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = check_head(&request, &edge.0.config.limits) {
-        return problem.into_response();
-    }
-    if !is_metered(&request) {
-        return next.run(request).await;
-    }
-    let limited = match request.extensions().get::<ClientAddress>().map(ClientAddress::limit_key) {
-        Some(client) => edge.0.clients.check(&client).await,
-        None => Ok(HeaderMap::new()),
-    };
-    let headers = match limited {
-        Ok(headers) => headers,
-        Err(problem) => return problem.into_response(),
-    };
-    request.extensions_mut().insert(UserLimit(edge));
-    let mut response = next.run(request).await;
-    for (name, value) in headers.iter() {
-        // A refusal of the user's bucket says its own; both fields are lists and may stand beside each other.
-        if response.status() != StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().append(name, value.clone());
-        }
-    }
-    response
-}
-
 /// Watching is bounded by places, not by rate: many viewers come through one proxy, and each asks for a segment every
 /// few seconds. So are the pieces of an upload: the upload clients in use treat 429 as the end of it.
 fn is_metered(request: &Request) -> bool {
@@ -218,7 +276,7 @@ fn is_metered(request: &Request) -> bool {
     !(streamed || uploaded || *method == Method::OPTIONS)
 }
 
-fn check_head(request: &Request, limits: &Limits) -> Result<(), Problem> {
+fn check_head<B>(request: &http::Request<B>, limits: &Limits) -> Result<(), Problem> {
     let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if uri_bytes > limits.uri_bytes_max {
         return Err(Problem::new(
@@ -245,21 +303,6 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     Problem::internal(format!("panic: {}", text.unwrap_or_default())).into_response()
-}
-
-/// Players and pages of any origin: nothing here rests on cookies, so an origin gains nothing by asking. What a route
-/// itself has to say about OPTIONS stands beside it.
-async fn share(State(edge): State<Edge>, request: Request, next: Next) -> Response {
-    let is_options = request.method() == Method::OPTIONS;
-    let mut response = next.run(request).await;
-    if is_options && !response.status().is_success() {
-        response = StatusCode::OK.into_response();
-    }
-    let Cors { asked, answered } = &edge.0.cors;
-    for (name, value) in if is_options { &asked[..] } else { &answered[..] } {
-        response.headers_mut().insert(name, value.clone());
-    }
-    response
 }
 
 /// The headers of a preflight, and those of all other answers.

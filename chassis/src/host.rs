@@ -3,14 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::Check;
 use crate::service_manager::ServiceManager;
 use crate::telemetry::Metrics;
-use crate::{Ops, Settings, serve, serve_ops};
+use crate::{App, Ops, Settings, serve, serve_ops};
 
 /// Why an address cannot be ours, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,7 @@ impl Host {
     pub async fn run(
         self,
         settings: &Settings,
-        app: Router,
+        app: App,
         checks: Vec<(&'static str, Check)>,
         metrics: Metrics,
         shutdown: CancellationToken,

@@ -13,7 +13,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::Limits;
 
@@ -54,7 +54,7 @@ impl Drop for Busy {
 pub(crate) struct TimedIo {
     stream: TcpStream,
     phase: Phase,
-    read_deadline: Option<(u8, Pin<Box<Sleep>>)>,
+    read_deadline: Deadline,
     write_deadline: Option<Pin<Box<Sleep>>>,
     /// Bytes of a file are on their way from the disk into the page cache.
     warming: Option<JoinHandle<io::Result<()>>>,
@@ -69,7 +69,7 @@ impl TimedIo {
         TimedIo {
             stream,
             phase,
-            read_deadline: None,
+            read_deadline: Deadline::default(),
             write_deadline: None,
             warming: None,
             first_byte_max: Duration::from_secs(limits.first_byte_s_max),
@@ -90,23 +90,16 @@ impl TimedIo {
             FIRST_BYTE => self.first_byte_max,
             HEAD => self.head_max,
             IDLE => self.idle_max,
-            _ => {
-                self.read_deadline = None;
-                return Poll::Pending;
-            }
+            _ => return Poll::Pending,
         };
-        if self.read_deadline.as_ref().is_none_or(|(of, _)| *of != phase) {
-            self.read_deadline = Some((phase, Box::pin(tokio::time::sleep(allowed))));
-        }
-        let (_, deadline) = self.read_deadline.as_mut().expect("set in the line before");
-        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.read_deadline.wait(phase, allowed, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The first bytes of a head start its clock; more of them do not set it back.
     fn have_read(&mut self) {
         if matches!(self.phase.get(), FIRST_BYTE | IDLE) {
             self.phase.0.store(HEAD, Ordering::Relaxed);
-            self.read_deadline = Some((HEAD, Box::pin(tokio::time::sleep(self.head_max))));
+            self.read_deadline.begin(HEAD);
         }
     }
 
@@ -179,6 +172,39 @@ impl TimedIo {
     }
 }
 
+/// When a phase has lasted for too long. Most end at once, so the timer runs on from one to the next, and only when it
+/// rings is it asked whether that is due.
+#[derive(Default)]
+struct Deadline {
+    phase: Option<(u8, Instant)>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    fn begin(&mut self, phase: u8) -> Instant {
+        let since = Instant::now();
+        self.phase = Some((phase, since));
+        since
+    }
+
+    /// Ready when `phase`, which begins now if it has not yet, has lasted for `allowed`.
+    fn wait(&mut self, phase: u8, allowed: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let began = self.phase.filter(|(of, _)| *of == phase).map(|(_, since)| since);
+        let due = began.unwrap_or_else(|| self.begin(phase)) + allowed;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
 /// The kernel keeps them until what they belong to follows.
 fn send_more(stream: &TcpStream, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
@@ -222,7 +248,13 @@ impl AsyncWrite for TimedIo {
         self.stream.is_write_vectored()
     }
 
+    /// After an answer this comes last: the time between requests begins, although nobody has asked for the next.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phase.get() == IDLE
+            && let Poll::Ready(late) = self.wait_to_read(cx)
+        {
+            return Poll::Ready(late);
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

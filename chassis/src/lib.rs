@@ -3,6 +3,7 @@
 //!
 //! Only this crate reads the environment, the clock and the random number generator.
 
+mod app;
 pub mod auth;
 pub mod body;
 mod client;
@@ -20,6 +21,7 @@ pub mod page;
 pub mod password;
 mod problem;
 pub mod program;
+mod repeat;
 mod request_id;
 mod routes;
 mod serve;
@@ -29,6 +31,7 @@ mod shared;
 pub mod shutdown;
 pub mod telemetry;
 
+pub use app::App;
 pub use auth::{Caller, KeyError, Link, LinkKeys, Policy, SigningKey, Tokens, UploadToken, VerifyingKey};
 pub use client::{ClientAddress, Network};
 pub use clock::Clock;
@@ -41,8 +44,9 @@ pub use ids::Ids;
 pub use limit::{ConcurrencyBucket, FairBucket, FairPermit, Permit, RateLimiter};
 pub use ops::{Ops, serve_ops};
 pub use problem::{FieldError, Problem, ProblemBody};
+pub use repeat::Repeatable;
 pub use request_id::RequestId;
 pub use routes::Routes;
-pub use serve::{Peer, serve};
+pub use serve::serve;
 pub use settings::{Limits, ServiceName, Settings, SettingsError};
 pub use shared::Shared;

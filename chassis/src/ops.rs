@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Metrics;
-use crate::{Limits, serve};
+use crate::{App, Limits, serve};
 
 /// Whether something that the process needs answers; the error is one line for the operator.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -69,7 +69,7 @@ pub async fn serve_ops(
     let metrics = ops.metrics.clone();
     let limits = Limits { connections_max: CONNECTIONS_MAX, drain_s_max: 1, ..limits.clone() };
     tokio::select! {
-        served = serve(listener, ops.router(), &limits, &[], shutdown) => served,
+        served = serve(listener, App::bare(ops.router()), &limits, &[], shutdown) => served,
         () = keep_up(metrics) => Ok(()),
     }
 }

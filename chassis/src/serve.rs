@@ -10,33 +10,29 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{self, FutureExt};
 use http::Request;
 use http_body::{Frame, SizeHint};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
+use crate::app::{Answering, App};
 use crate::body::TimedBody;
 use crate::io::{Busy, Phase, TimedIo};
 use crate::{ClientAddress, FairBucket, FairPermit, Limits, Network};
 
-/// Who is at the other end of the connection; a request extension.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
 /// Serves `app` until `shutdown`, then lets requests in flight finish for at most `drain_s_max`.
 pub async fn serve(
     listener: TcpListener,
-    app: axum::Router,
+    app: App,
     limits: &Limits,
     trusted_proxies: &[Network],
     shutdown: CancellationToken,
@@ -127,7 +123,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 struct Server {
-    app: axum::Router,
+    app: App,
     limits: Limits,
     shutdown: CancellationToken,
     /// Cancelled when draining took too long.
@@ -144,11 +140,10 @@ impl Server {
         let phase = Phase::new();
         let io = TimedIo::new(stream, phase.clone(), &self.limits);
         let server = self.clone();
-        let service = service_fn(move |request| server.clone().answer(request, peer, phase.busy()));
+        let service = service_fn(move |request| server.answer(request, peer.ip(), phase.busy()));
         let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // The deadlines of `TimedIo` come earlier; this one stands behind them.
-            .header_read_timeout(Duration::from_secs(self.limits.header_read_s_max + self.limits.idle_s_max))
+            // `TimedIo` has them.
+            .header_read_timeout(None)
             // Twice what the edge lets through: it answers with a problem where hyper has only a status.
             .max_header_size(self.limits.header_bytes_max.saturating_mul(2))
             .max_buf_size(BUFFER_BYTES_MAX.max(self.limits.header_bytes_max.saturating_mul(2)))
@@ -173,17 +168,24 @@ impl Server {
     }
 
     fn answer(
-        self: Arc<Self>,
+        &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: IpAddr,
         busy: Busy,
-    ) -> BoxFuture<'static, Result<http::Response<Answer>, Infallible>> {
-        Box::pin(async move {
-            let mut request = request.map(|body| Body::new(TimedBody::new(body, &self.limits)));
-            request.extensions_mut().insert(Peer(peer));
-            let response: Response = self.app.clone().oneshot(request).await?;
-            Ok(response.map(|body| Answer { body, _busy: busy }))
-        })
+    ) -> impl Future<Output = Result<http::Response<Answer>, Infallible>> + Send + use<> {
+        let timed = |body| Body::new(TimedBody::new(body, &self.limits));
+        match self.app.answer(request, Some(peer), timed) {
+            Answering::AtOnce(response) => {
+                let response =
+                    response.map(|bytes| Answer { body: Either::Left(Full::new(bytes)), _busy: busy });
+                future::Either::Left(future::ready(Ok(response)))
+            }
+            Answering::Made(making) => {
+                future::Either::Right(making.map(|response| {
+                    Ok(response.map(|body| Answer { body: Either::Right(body), _busy: busy }))
+                }))
+            }
+        }
     }
 }
 
@@ -210,18 +212,18 @@ async fn linger(mut stream: TcpStream) {
 
 /// A response body that keeps its connection busy until it is sent or dropped.
 struct Answer {
-    body: Body,
+    body: Either<Full<Bytes>, Body>,
     _busy: Busy,
 }
 
 impl http_body::Body for Answer {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = axum::BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

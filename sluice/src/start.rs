@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use chassis::telemetry::{self, Metrics};
 use chassis::{
-    Clock, Edge, EdgeConfig, Failure, Host, Ids, LinkKeys, Settings, Shared, SigningKey, Tokens, password,
-    shutdown,
+    App, Clock, Edge, EdgeConfig, Failure, Host, Ids, LinkKeys, Settings, Shared, SigningKey, Tokens,
+    password, shutdown,
 };
 use scheduler::{Scheduler, Transcoder};
 use streamserver::StreamServer;
@@ -104,7 +104,7 @@ pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
 async fn serve(
     host: Host,
     settings: &Settings,
-    app: axum::Router,
+    app: App,
     checks: Vec<(&'static str, chassis::ops::Check)>,
     metrics: Metrics,
     shutdown: CancellationToken,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
-use chassis::{FairPermit, Problem};
+use chassis::{FairPermit, Problem, Repeatable};
 use domain::{Layout, Piece};
 use std::error::Error;
 use std::net::IpAddr;
@@ -71,6 +71,10 @@ impl Caching {
         }
     }
 
+    fn is_for_everybody(self) -> bool {
+        matches!(self, Caching::Immutable | Caching::Pointer)
+    }
+
     fn write(self, headers: &mut HeaderMap) {
         let cache_control = match self {
             Caching::Immutable => HeaderValue::from_static("public, max-age=31536000, immutable"),
@@ -97,6 +101,8 @@ pub struct Description {
     pub caching: Caching,
     pub cache_tag: CacheTag,
     pub disposition: Option<HeaderValue>,
+    /// Until when it is known to be true.
+    pub until: Option<Instant>,
 }
 
 impl Description {
@@ -207,6 +213,9 @@ pub fn bytes(asked: &Asked<'_>, description: &Description, bytes: bytes::Bytes) 
     describe(response.headers_mut(), description);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     if asked.method != Method::HEAD {
+        if let Some(until) = description.until.filter(|_| description.caching.is_for_everybody()) {
+            response.extensions_mut().insert(Repeatable { body: bytes.clone(), until });
+        }
         *response.body_mut() = Body::from(bytes);
     }
     Ok(response)

@@ -75,6 +75,7 @@ async fn cover(
         caching: viewer.caching(&watchable, Caching::Pointer),
         cache_tag: server.cache_tag(video),
         disposition: None,
+        until: watchable.until(),
     };
     let picture = server.watch.picture(key, &viewer).await?;
     answer::bytes(&Asked { method: &method, headers: &headers }, &description, picture)

@@ -64,6 +64,7 @@ pub async fn progressive(
         caching: viewer.caching(&watchable, Caching::Pointer),
         cache_tag: server.cache_tag(video),
         disposition: is_download.then(|| disposition::attachment(&watchable.title)),
+        until: watchable.until(),
     };
     let layout = &rendition.index.progressive;
     // Whoever saves a file does not watch it now.

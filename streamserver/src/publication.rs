@@ -8,7 +8,6 @@ use axum::response::Response;
 use chassis::{Path, Problem, Query};
 use domain::{Layout, PublicationId, TrackKind, VideoId};
 use http::{HeaderMap, Method};
-use sql::Watchable;
 
 use crate::StreamServer;
 use crate::answer::{Asked, Caching, Description};
@@ -24,6 +23,7 @@ use crate::storyboard::Storyboard;
 use crate::suffix::Suffix;
 use crate::track_file::TrackFile;
 use crate::viewer::Viewer;
+use crate::watch::Known;
 
 /// HLS master playlist
 ///
@@ -100,7 +100,7 @@ pub async fn manifest(
 
 /// What is watched now.
 struct Live {
-    watchable: Arc<Watchable>,
+    watchable: Known,
     package: Arc<Package>,
     storyboard: Option<Storyboard>,
     cache_tag: CacheTag,
@@ -130,6 +130,7 @@ impl Live {
             caching: viewer.caching(&self.watchable, Caching::Pointer),
             cache_tag: self.cache_tag,
             disposition: None,
+            until: self.watchable.until(),
         }
     }
 }
@@ -173,6 +174,7 @@ pub async fn file(
         caching: viewer.caching(&watchable, Caching::Immutable),
         cache_tag: server.cache_tag(video),
         disposition: None,
+        until: watchable.until(),
     };
     let asked = Asked { method: &method, headers: &headers };
     let suffix = viewer.suffix(&watchable);

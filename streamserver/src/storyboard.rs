@@ -19,6 +19,7 @@ use crate::publication_file::{pictures_address, sprite_address};
 use crate::sheet::{Pictures, Sheet};
 use crate::suffix::Suffix;
 use crate::viewer::Viewer;
+use crate::watch::Known;
 use crate::{hls, playlist};
 
 /// Storyboard
@@ -186,7 +187,7 @@ impl Storyboard {
         &self,
         form: &str,
         content_type: &'static str,
-        watchable: &Watchable,
+        watchable: &Known,
         viewer: &Viewer,
     ) -> Description {
         Description {
@@ -198,6 +199,7 @@ impl Storyboard {
             caching: viewer.caching(watchable, Caching::Pointer),
             cache_tag: self.cache_tag,
             disposition: None,
+            until: watchable.until(),
         }
     }
 }
@@ -221,6 +223,7 @@ async fn storyboard(
         caching: viewer.caching(&watchable, caching),
         cache_tag: server.cache_tag(video),
         disposition: None,
+        until: watchable.until(),
     };
     let bytes = server.watch.picture(ObjectKey { video, attempt, file }, viewer).await?;
     if file != ObjectFile::StoryboardCues {

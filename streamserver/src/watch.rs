@@ -3,8 +3,9 @@
 //! **Invariant:** whether a video is there is asked of the database at most [`WATCHABLE_CACHE`] ago; everything
 //! else here is immutable under an id.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chassis::{Clock, Problem};
@@ -30,12 +31,34 @@ const PICTURE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A request waits this long for what it needs from the store.
 const LOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// What the database said of a video a moment ago.
+#[derive(Clone)]
+pub struct Known {
+    row: Arc<Watchable>,
+    until: Instant,
+}
+
+impl Known {
+    /// Until when what rests on it may be said again without asking; `None` of a video that may end before.
+    pub fn until(&self) -> Option<Instant> {
+        self.row.gone_at.is_none().then_some(self.until)
+    }
+}
+
+impl Deref for Known {
+    type Target = Watchable;
+
+    fn deref(&self) -> &Watchable {
+        &self.row
+    }
+}
+
 #[derive(Clone)]
 pub struct Watch {
     catalog: Catalog,
     store: Arc<dyn Store>,
     clock: Clock,
-    watchable: Cache<VideoId, Arc<Watchable>>,
+    watchable: Cache<VideoId, Known>,
     packages: Cache<PublicationId, Arc<Package>>,
     pictures: Cache<ObjectKey, Bytes>,
 }
@@ -64,10 +87,10 @@ impl Watch {
 
     /// The live video, if it can be watched by this viewer; 404 in every other case, but to who had a link that has
     /// expired.
-    pub async fn watchable(&self, video: VideoId, viewer: &Viewer) -> Result<Arc<Watchable>, Problem> {
-        let watchable =
+    pub async fn watchable(&self, video: VideoId, viewer: &Viewer) -> Result<Known, Problem> {
+        let known =
             self.watchable.try_get_with(video, self.load_watchable(video)).await.map_err(failure::load)?;
-        self.admit(&watchable, viewer).map(|()| watchable)
+        self.admit(&known, viewer).map(|()| known)
     }
 
     fn admit(&self, watchable: &Watchable, viewer: &Viewer) -> Result<(), Problem> {
@@ -137,9 +160,11 @@ impl Watch {
     }
 
     /// Absence is not cached: a video that becomes watchable is there at once.
-    async fn load_watchable(&self, video: VideoId) -> Result<Arc<Watchable>, LoadError> {
+    async fn load_watchable(&self, video: VideoId) -> Result<Known, LoadError> {
+        let asked = Instant::now();
         let found = self.catalog.watchable(video, self.clock.now()).await?;
-        found.map(Arc::new).ok_or(LoadError::NotFound)
+        let row = found.map(Arc::new).ok_or(LoadError::NotFound)?;
+        Ok(Known { row, until: asked + WATCHABLE_CACHE })
     }
 
     async fn load_package(&self, id: PublicationId) -> Result<Arc<Package>, LoadError> {

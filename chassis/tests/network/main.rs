@@ -7,4 +7,5 @@ mod ending;
 mod files;
 mod heads;
 mod redis;
+mod repeats;
 mod server;

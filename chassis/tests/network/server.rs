@@ -91,6 +91,7 @@ fn routes(flood_ended: mpsc::UnboundedSender<()>) -> Router {
         .route("/count", post(count))
         .route("/refuse", post(|| async { Problem::too_large(1) }))
         .route("/file", get(crate::files::answer))
+        .route("/crowd", get(crate::repeats::answer))
         .route("/flood", get(move || flood(flood_ended)))
 }
 

@@ -1,19 +1,17 @@
 //! `http-api` §5, each row with each status.
 
 use ::http::{Method, Request};
-use axum::Router;
 use axum::body::Body;
-use chassis::{Edge, EdgeConfig, Ids, ServiceName, Settings, SigningKey, Tokens};
+use chassis::{App, Edge, EdgeConfig, Ids, ServiceName, Settings, SigningKey, Tokens};
 use domain::{Role, VideoState};
 use serde_json::Value;
 use sql::NewSession;
-use tower::ServiceExt;
 
 use crate::world::World;
 
 struct Api {
     world: World,
-    router: Router,
+    app: App,
     key: SigningKey,
 }
 
@@ -36,8 +34,8 @@ impl Api {
         let tokens = Tokens::new(key.verifying(), world.clock.clone(), world.catalog.session_lookup());
         let (routes, _) = scheduler::routes(world.scheduler(), tokens).finish();
         let settings = Settings::defaults(ServiceName::Scheduler);
-        let router = Edge::new(EdgeConfig::new(&settings, Ids::system())).wrap(routes);
-        Api { world, router, key }
+        let app = Edge::new(EdgeConfig::new(&settings, Ids::system())).wrap(routes);
+        Api { world, app, key }
     }
 
     async fn token(&self, role: Role) -> String {
@@ -56,7 +54,7 @@ impl Api {
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let response = self.app.ask(request.body(Body::empty()).unwrap()).await;
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() }

@@ -1,6 +1,7 @@
 //! What caches in front are told, and what is told of the one in here.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chassis::settings::CacheTagHeader;
 use domain::Visibility;
@@ -55,5 +56,31 @@ async fn who_asks_hears_whether_the_bytes_were_kept_here() {
     let film = world.playable(&alice, Visibility::Public).await;
     let response = world.get(&format!("/stream/videos/{}", film.video)).await;
     assert_eq!(header(&response, "cache-status"), "", "a file is nobody's copy");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_a_crowd_gets_again_is_the_same_and_goes_with_its_video() {
+    let world = World::new().await;
+    let film = world.ready_with_storyboard(Visibility::Public).await;
+    let addresses = world.walk(film.video, "").await;
+    for url in &addresses {
+        for encoding in ["gzip", "identity"] {
+            let ask = async || world.fetch(Method::GET, url, &[("accept-encoding", encoding)]).await;
+            let (first, second) = (ask().await, ask().await);
+            assert!(first.body == second.body && first.status == 200, "{url} {encoding}");
+            assert_ne!(first.header("x-request-id"), second.header("x-request-id"), "{url}");
+            assert_eq!(first.lasting_headers(), second.lasting_headers(), "{url} {encoding}");
+            let is_gzip = first.header("content-encoding") == "gzip";
+            assert_eq!(is_gzip, encoding == "gzip" && !first.header("vary").is_empty(), "{url} {encoding}");
+        }
+    }
+    world.delete(film.video, 0).await;
+    let gone_at_latest = Instant::now() + Duration::from_millis(1000);
+    for url in &addresses {
+        while world.fetch(Method::GET, url, &[]).await.status != 404 {
+            assert!(Instant::now() < gone_at_latest, "{url}");
+        }
+    }
     world.end().await;
 }

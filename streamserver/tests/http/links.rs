@@ -19,12 +19,21 @@ const LINK_S: u64 = 3600;
 pub struct Got {
     pub status: StatusCode,
     headers: HeaderMap,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Got {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Those that do not tell one answer from the next.
+    pub fn lasting_headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        for name in ["x-request-id", "date", "server-timing"] {
+            headers.remove(name);
+        }
+        headers
     }
 
     fn names_others(&self) -> bool {

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use ring::digest;
-use tower::ServiceExt;
 
 use super::world::World;
 
@@ -70,9 +69,8 @@ impl<'a> Asking<'a> {
 
     pub async fn send(self, body: Body) -> Answer {
         let request = self.request.body(body).expect("a request");
-        let router = self.world.routers[self.server % self.world.routers.len()].clone();
-        let Ok(response) = router.oneshot(request).await;
-        Answer::of(&response)
+        let app = &self.world.apps[self.server % self.world.apps.len()];
+        Answer::of(&app.ask(request).await)
     }
 
     pub async fn ask(self) -> Answer {

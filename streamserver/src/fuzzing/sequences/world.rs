@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
 use chassis::settings::ServiceName;
-use chassis::{Clock, Edge, EdgeConfig, Ids, LinkKeys, Settings, SigningKey, Tokens};
+use chassis::{App, Clock, Edge, EdgeConfig, Ids, LinkKeys, Settings, SigningKey, Tokens};
 use domain::{DatabasePlace, IdParts, ObjectKey, Role, SessionId, UserId};
 use sql::{Catalog, NewSession, NewUser};
 use store::{Faulty, Memory, Store};
@@ -23,7 +22,7 @@ pub struct World {
     pub author: UserId,
     pub token: String,
     pub expires_ms: i64,
-    pub(super) routers: Vec<Router>,
+    pub(super) apps: Vec<App>,
     pub(super) faults: Faults,
     servers: Vec<StreamServer>,
     ids: Ids,
@@ -48,7 +47,7 @@ impl World {
             author: ids.next(clock.now()),
             token: String::new(),
             expires_ms: i64::try_from(settings.limits.upload_expires_s).expect("a few days") * 1000,
-            routers: Vec::new(),
+            apps: Vec::new(),
             servers: Vec::new(),
             catalog,
             store,
@@ -86,7 +85,7 @@ impl World {
         let server = StreamServer::new(deps, String::new());
         let tokens = Tokens::new(key.verifying(), self.clock.clone(), self.catalog.session_lookup());
         let (router, _) = routes(server.clone(), tokens).finish();
-        self.routers.push(Edge::new(EdgeConfig::new(settings, self.ids.clone())).wrap(router));
+        self.apps.push(Edge::new(EdgeConfig::new(settings, self.ids.clone())).wrap(router));
         self.servers.push(server);
     }
 
