@@ -231,7 +231,7 @@ impl Seen {
         let elapsed = self.started.elapsed();
         tracing::info!(
             request_id = self.id.as_str(),
-            method = %self.method,
+            method = self.method.as_str(),
             path = self.uri.path(),
             status = response.status().as_u16(),
             duration_ms = elapsed.as_secs_f64() * 1000.0,

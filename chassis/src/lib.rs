@@ -16,6 +16,7 @@ mod idempotency;
 mod ids;
 mod io;
 pub mod limit;
+mod lines;
 pub mod ops;
 pub mod page;
 pub mod password;

@@ -27,7 +27,10 @@ where
         Ok(settings) => settings,
         Err(error) => return Failure::from(error).report(),
     };
-    let logging = telemetry::init(settings.log_format);
+    let logging = match telemetry::init(settings.log_format) {
+        Ok(logging) => logging,
+        Err(failure) => return failure.report(),
+    };
     let outcome = in_runtime(run(settings));
     drop(logging);
     match outcome {

@@ -1,12 +1,13 @@
 //! Logs and metrics.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::Failure;
+use crate::lines::{Lines, Writing};
 use crate::settings::{LogFormat, ServiceName};
 
 /// Seconds, as OpenTelemetry advises for requests, and on to minutes for jobs.
@@ -19,23 +20,16 @@ const RATIO_BUCKETS: [f64; 16] =
     [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0];
 const FILTER_DEFAULT: &str = "info,sqlx=warn,hyper=warn";
 
-/// Lines that wait to be written. Where whoever reads them is slower than this, requests wait.
-const LINES_WAITING_MAX: usize = 10_000;
-
 /// As long as it lives, lines are written; with it the last of them are.
 #[must_use = "without it nothing is logged"]
 pub struct Logging {
-    _writer: WorkerGuard,
+    _writing: Writing,
 }
 
-/// Starts logging on standard error: text on a terminal, JSON lines otherwise. `RUST_LOG` chooses what. A thread of its own
-/// writes, as many lines at once as there are: requests do not wait for each other's.
-pub fn init(format: LogFormat) -> Logging {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(false)
-        .buffered_lines_limit(LINES_WAITING_MAX)
-        .thread_name("log")
-        .finish(BufWriter::new(io::stderr()));
+/// Starts logging on standard error: text on a terminal, JSON lines otherwise. `RUST_LOG` chooses what.
+pub fn init(format: LogFormat) -> Result<Logging, Failure> {
+    let (lines, writing) =
+        Lines::to(io::stderr()).map_err(|error| Failure::software("start the log's thread", error))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let json = match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
@@ -43,14 +37,14 @@ pub fn init(format: LogFormat) -> Logging {
         LogFormat::Json => true,
     };
     let builder =
-        tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_span_events(FmtSpan::NONE);
+        tracing_subscriber::fmt().with_writer(lines).with_env_filter(filter).with_span_events(FmtSpan::NONE);
     // A second start in one process, as in tests, keeps the first one's logging.
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
         builder.with_target(false).try_init()
     };
-    Logging { _writer: guard }
+    Ok(Logging { _writing: writing })
 }
 
 /// What `/metrics` shows.

@@ -17,7 +17,7 @@ use crate::embedded::Embedded;
 
 /// Serves until a signal asks it to stop, and drains.
 pub async fn start(settings: Settings) -> Result<ExitCode, Failure> {
-    let _logging = telemetry::init(settings.log_format);
+    let _logging = telemetry::init(settings.log_format)?;
     let shutdown = shutdown::signals().map_err(|error| Failure::software("listen for signals", error))?;
     let metrics = Metrics::install(settings.service, env!("CARGO_PKG_VERSION"))
         .map_err(|error| Failure::software("start the metrics", error))?;
