@@ -1,5 +1,5 @@
 """What the comparisons share: clips, a server of their own, the use of processor and memory by a tree of processes."""
-import contextlib, hashlib, json, os, pathlib, re, resource, signal, subprocess, sys, tempfile, threading, time, urllib.request
+import contextlib, hashlib, json, os, pathlib, re, resource, secrets, signal, subprocess, sys, tempfile, threading, time, urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target/debug/sluice"
@@ -208,9 +208,22 @@ class Server:
                 out.write(block)
 
 
-def build(release=False):
-    """`release`: optimised, as it is deployed; the first time that takes a quarter of an hour."""
+def s3():
+    """Settings of a store on the S3 server of `scripts/servers`, where nothing else lies; `None` where there is none."""
+    of = lambda name: os.environ.get(f"SLUICE_TEST_S3{name}")
+    if not of(""):
+        return None
+    return {"SLUICE_STORE": f"s3://{of('_BUCKET')}/bench-{secrets.token_hex(6)}", "AWS_ENDPOINT_URL_S3": of(""), "AWS_REGION": of("_REGION"),
+            "AWS_ACCESS_KEY_ID": of("_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY": of("_SECRET_KEY")}
+
+
+def build(release=False, programs=None):
+    """`release`: optimised, as it is deployed; the first time that takes a quarter of an hour. `programs`: a folder of what was
+    built before, and nothing is."""
     global BINARY
+    if programs:
+        BINARY = pathlib.Path(programs).resolve() / "sluice"
+        return
     subprocess.run(["cargo", "build", "--quiet", "--workspace", "--bins", *(["--release"] if release else [])], cwd=ROOT, check=True)
     if release:
         BINARY = ROOT / "target/release/sluice"

@@ -6,16 +6,27 @@ The peers send files that hold the same bytes: nginx (sendfile, two workers, ope
 release build, as it is deployed: all in one program, and the streamserver alone, as one of many machines has it; with everything that
 stands before an answer: a line in the log (the peers write none), limits, metrics, whether the video is there and who may see it. The film has no sound, so that its segments lie in one piece, as those of our renditions do.
 
-Writes bench/results/serve.json. Usage: bench/serve.py [--rounds 3] [--seconds 3]
+Where there is an S3 server, one more streamserver has the same film there, and in memory since somebody watched it: its rows say
+how it compares with the one whose film lies on the disk.
+
+Writes bench/results/serve.json. Usage: [scripts/servers run] bench/serve.py [--rounds 3] [--seconds 3] [--loads segments,ranges,small]
 Needs Debian's golang-go, nginx and wrk.
 """
-import argparse, json, os, pathlib, re, statistics, subprocess, tempfile, urllib.request
+import argparse, collections, contextlib, json, os, pathlib, re, statistics, subprocess, sys, tempfile, urllib.request
 
 import harness
 from upload import PEERS, Peer, cpu_s, nginx
 
 MIB = 1 << 20
 CONNECTIONS = [64, 512]
+LOADS = ["segments", "ranges", "small"]
+DISK, S3 = "sluice: streamserver", "sluice: streamserver, S3"
+SETTINGS = {"SLUICE_JOB_KINDS": "ingest,purge", "SLUICE_STREAMS_MAX": "2000"}
+# The whole film, and more.
+KEPT_BYTES_MAX = 512 * MIB
+
+# `paths`: by load, what is asked for.
+Target = collections.namedtuple("Target", "pid base paths")
 
 
 class Files:
@@ -40,11 +51,19 @@ class Files:
         pathlib.Path(folder, "files/cover.jpg").write_bytes(self.cover[1])
         os.chmod(folder, 0o755)
 
-    def paths(self, load, ours):
-        if load == "segments":
-            return [path if ours else f"/segment{n}.mp4" for n, (path, _) in enumerate(self.segments)]
-        one, name = (self.film, "/film.mp4") if load == "ranges" else (self.cover, "/cover.jpg")
-        return [one[0] if ours else name]
+    def paths(self):
+        """On our servers."""
+        return {"segments": [path for path, _ in self.segments], "ranges": [self.film[0]], "small": [self.cover[0]]}
+
+    def names(self):
+        """Of the same on the peers."""
+        return {"segments": [f"/segment{n}.mp4" for n in range(len(self.segments))], "ranges": ["/film.mp4"], "small": ["/cover.jpg"]}
+
+    def watch(self, base):
+        """All of it, and whether it is the same there."""
+        for path, content in [self.film, *self.segments, self.cover]:
+            with urllib.request.urlopen(base + path) as answer:
+                assert answer.read() == content, path
 
 
 def make_film(server):
@@ -112,53 +131,80 @@ def milliseconds(text):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=int, default=3)
+    arguments.add_argument("--loads", type=lambda text: text.split(","), default=LOADS, help=f"of {','.join(LOADS)}")
     arguments.add_argument("--debug-build", action="store_true", help="of the profile that tests are built with")
+    arguments.add_argument("--programs", help="a folder with the programs; nothing is built")
     options = arguments.parse_args()
-    harness.build(release=not options.debug_build)
+    if unknown := set(options.loads) - set(LOADS):
+        sys.exit(f"no such load: {', '.join(unknown)}; there are {', '.join(LOADS)}")
+    harness.build(release=not options.debug_build, programs=options.programs)
     loads = {}
-    with tempfile.TemporaryDirectory(dir=harness.CLIPS) as folder:
+    with tempfile.TemporaryDirectory(dir=harness.CLIPS) as folder, contextlib.ExitStack() as running:
         os.chmod(folder, 0o755)
-        with harness.Server(folder, SLUICE_JOB_KINDS="ingest,purge", SLUICE_STREAMS_MAX="2000") as ours:
-            files = Files(ours)
-            files.as_files(folder)
-            print(f"segments of {[len(content) for _, content in files.segments]}, a film of {len(files.film[1])}, "
-                  f"a cover of {len(files.cover[1])} bytes", flush=True)
-            peers = {"nginx": nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": go(folder)}
-            try:
-                with ours.streamserver() as (streamserver, base):
-                    servers = {**{name: (peer.process.pid, peer.base) for name, peer in peers.items()},
-                               "sluice": (ours.process.pid, ours.base), "sluice: streamserver": (streamserver.pid, base)}
-                    for load in ["segments", "ranges", "small"]:
-                        for connections in CONNECTIONS:
-                            loads[f"{load}, {connections} connections"] = measure(folder, files, load, connections, servers, options)
-            finally:
-                for peer in peers.values():
-                    harness.end(peer.process)
+        servers, film_bytes = start(folder, running)
+        for load in options.loads:
+            for connections in CONNECTIONS:
+                loads[f"{load}, {connections} connections"] = measure(folder, film_bytes, load, connections, servers, options)
     harness.save("serve", {"rounds": options.rounds, "seconds": options.seconds, "loads": loads})
 
 
-def measure(folder, files, load, connections, servers, options):
+def start(folder, running):
+    """Every server by its name, and the length of the film; they end with `running`."""
+    ours = running.enter_context(harness.Server(folder, **SETTINGS))
+    files = Files(ours)
+    files.as_files(folder)
+    print(f"segments of {[len(content) for _, content in files.segments]}, a film of {len(files.film[1])}, "
+          f"a cover of {len(files.cover[1])} bytes", flush=True)
+    servers = {}
+    for name, peer in {"nginx": lambda: nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": lambda: go(folder)}.items():
+        peer = peer()
+        running.callback(harness.end, peer.process)
+        servers[name] = Target(peer.process.pid, peer.base, files.names())
+    servers["sluice"] = Target(ours.process.pid, ours.base, files.paths())
+    process, base = running.enter_context(ours.streamserver())
+    servers[DISK] = Target(process.pid, base, files.paths())
+    if settings := harness.s3():
+        servers[S3] = start_on_s3(f"{folder}/s3", settings, running)
+    else:
+        print("SKIPPED: S3, for want of a server (scripts/servers run bench/serve.py)", flush=True)
+    return servers, len(files.film[1])
+
+
+def start_on_s3(folder, settings, running):
+    """The program that took the film there is of no more use; the streamserver has seen all of it once."""
+    os.makedirs(folder)
+    taking = running.enter_context(harness.Server(folder, **SETTINGS, SLUICE_BLOCK_CACHE_BYTES_MAX=str(KEPT_BYTES_MAX), **settings))
+    files = Files(taking)
+    process, base = running.enter_context(taking.streamserver())
+    files.watch(base)
+    return Target(process.pid, base, files.paths())
+
+
+def measure(folder, film_bytes, load, connections, servers, options):
     rounds = {name: [] for name in servers}
     for _ in range(options.rounds):
-        for name, (pid, base) in servers.items():
-            lua = script(folder, load, files.paths(load, name.startswith("sluice")), len(files.film[1]))
-            rounds[name].append(run(pid, base, lua, connections, options.seconds))
+        for name, server in servers.items():
+            lua = script(folder, load, server.paths[load], film_bytes)
+            rounds[name].append(run(server.pid, server.base, lua, connections, options.seconds))
     return table(f"{load}, {connections} connections", rounds)
 
 
 def table(load, rounds):
     keys = ["requests_per_s", "mb_per_s", "cpu_s_per_gb", "p99_ms", "peak_mib"]
     medians = {name: {key: statistics.median(one[key] for one in runs) for key in keys} for name, runs in rounds.items()}
-    print(f"\n{load:26} {'req/s':>8} {'MB/s':>7} {'CPU s/GB':>9} {'p99 ms':>8} {'MiB':>5} {'x nginx':>8} {'CPU x nginx':>11} {'x Go':>6}")
+    print(f"\n{load:26} {'req/s':>8} {'MB/s':>7} {'CPU s/GB':>9} {'p99 ms':>8} {'MiB':>5} {'x nginx':>8} {'CPU x nginx':>11} {'x Go':>6}"
+          + (f" {'x disk':>7} {'CPU x disk':>10}" if S3 in rounds else ""))
     for name, median in medians.items():
-        for peer, key in [("nginx", "nginx"), ("Go http.ServeContent", "go")]:
+        peers = [("nginx", "nginx"), ("Go http.ServeContent", "go"), *([(DISK, "disk")] if name == S3 else [])]
+        for peer, key in peers:
             median[f"x_{key}"] = median["requests_per_s"] / medians[peer]["requests_per_s"]
             median[f"cpu_x_{key}"] = median["cpu_s_per_gb"] / medians[peer]["cpu_s_per_gb"]
         print(f"{name:26} {median['requests_per_s']:8.0f} {median['mb_per_s']:7.0f} {median['cpu_s_per_gb']:9.3f} {median['p99_ms']:8.1f} "
-              f"{median['peak_mib']:5.0f} {median['x_nginx']:8.2f} {median['cpu_x_nginx']:11.2f} {median['x_go']:6.2f}", flush=True)
+              f"{median['peak_mib']:5.0f} {median['x_nginx']:8.2f} {median['cpu_x_nginx']:11.2f} {median['x_go']:6.2f}"
+              + (f" {median['x_disk']:7.2f} {median['cpu_x_disk']:10.2f}" if name == S3 else ""), flush=True)
     return {"medians": medians, "rounds": rounds}
 
 

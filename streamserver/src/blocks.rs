@@ -1,6 +1,7 @@
 //! Blocks of objects that lie elsewhere, kept here for the next one who asks: fetched once however many wait for them, and
 //! held in memory that the kernel can send from, like a file's.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use moka::future::Cache;
 use rustix::fs::MemfdFlags;
 use store::{ByteStream, Store, StoreError};
+use tokio::task::JoinHandle;
 
 /// One request to the store.
 pub const BLOCK_BYTES: u64 = filemap::CHUNK_BYTES as u64;
@@ -28,11 +30,14 @@ pub enum Lookup {
     Collapsed,
 }
 
+/// Of a block: its object, and its number there.
+type Place = (ObjectKey, u64);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Blocks {
     store: Arc<dyn Store>,
-    kept: Cache<(ObjectKey, u64), Bytes>,
+    kept: Cache<Place, Bytes>,
     /// In bytes. Objects are write-once.
     lengths: Cache<ObjectKey, u64>,
 }
@@ -40,7 +45,7 @@ pub struct Blocks {
 impl Blocks {
     /// Keeps at most so many bytes; a block that is being sent counts only as long as it is kept.
     pub fn new(store: Arc<dyn Store>, kept_bytes_max: u64) -> Blocks {
-        let weigh = |_: &(ObjectKey, u64), block: &Bytes| u32::try_from(block.len()).unwrap_or(u32::MAX);
+        let weigh = |_: &Place, block: &Bytes| u32::try_from(block.len()).unwrap_or(u32::MAX);
         Blocks {
             store,
             kept: Cache::builder().max_capacity(kept_bytes_max).weigher(weigh).build(),
@@ -55,46 +60,24 @@ impl Blocks {
         if range.is_empty() {
             return Ok((stream::empty().boxed(), Lookup::Hit));
         }
-        let numbers = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
-        let (blocks, key) = (self.clone(), key.clone());
-        let ahead = move |number| {
-            let (blocks, key, range) = (blocks.clone(), key.clone(), range.clone());
-            // Goes on while the reader is busy with the block before.
-            let part = tokio::spawn(async move { blocks.part(&key, number, length, &range).await });
-            async move { part.await.unwrap_or_else(|died| Err(StoreError::Permanent(died.into()))) }
-        };
-        let mut parts = stream::iter(numbers).map(ahead).buffered(BLOCKS_AT_ONCE);
-        let (first, lookup) = parts.try_next().await?.expect("a range that is not empty has a block");
-        let rest = parts.map_ok(|(part, _)| part);
+        let next = range.start / BLOCK_BYTES;
+        let mut reading =
+            Reading { blocks: self.clone(), key: key.clone(), length, range, next, begun: VecDeque::new() };
+        let (first, lookup) = reading.next_part().await?.expect("a range that is not empty has a block");
+        let rest = stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.next_part().await?.map(|(part, _)| (part, reading)))
+        });
         Ok((stream::iter([Ok(first)]).chain(rest).boxed(), lookup))
     }
 
-    /// What lies in a block of `range`.
-    async fn part(
-        &self,
-        key: &ObjectKey,
-        number: u64,
-        length: u64,
-        range: &Range<u64>,
-    ) -> Result<(Bytes, Lookup), StoreError> {
-        let (block, lookup) = self.block(key, number, length).await?;
-        let start = number * BLOCK_BYTES;
-        let from = range.start.saturating_sub(start);
-        let to = (range.end - start).min(block.len() as u64);
-        Ok((block.slice(from as usize..to as usize), lookup))
-    }
-
-    async fn block(&self, key: &ObjectKey, number: u64, length: u64) -> Result<(Bytes, Lookup), StoreError> {
-        let place = (key.clone(), number);
-        if let Some(block) = self.kept.get(&place).await {
-            return Ok((block, Lookup::Hit));
-        }
+    async fn block(&self, place: Place, length: u64) -> Result<(Bytes, Lookup), StoreError> {
+        let (key, number) = place.clone();
         let start = number * BLOCK_BYTES;
         let range = start..(start + BLOCK_BYTES).min(length);
         let mut lookup = Lookup::Collapsed;
         let fetch = async {
             lookup = Lookup::Miss;
-            self.fetch(key, range).await
+            self.fetch(&key, range).await
         };
         let block = self.kept.try_get_with(place, fetch).await.map_err(again)?;
         Ok((block, lookup))
@@ -120,6 +103,56 @@ impl Blocks {
     }
 }
 
+/// The blocks of a range, one after the other.
+struct Reading {
+    blocks: Blocks,
+    key: ObjectKey,
+    /// Of the object.
+    length: u64,
+    range: Range<u64>,
+    /// The number of the first block that was not begun.
+    next: u64,
+    begun: VecDeque<(u64, Begun)>,
+}
+
+enum Begun {
+    /// What is kept costs nobody a task.
+    Kept(Bytes),
+    /// Goes on while the reader is busy with the block before.
+    Coming(JoinHandle<Result<(Bytes, Lookup), StoreError>>),
+}
+
+impl Reading {
+    /// What lies in the next block of the range; `None` behind the last.
+    async fn next_part(&mut self) -> Result<Option<(Bytes, Lookup)>, StoreError> {
+        while self.begun.len() < BLOCKS_AT_ONCE && self.next * BLOCK_BYTES < self.range.end {
+            let begun = self.begin(self.next).await;
+            self.begun.push_back((self.next, begun));
+            self.next += 1;
+        }
+        let Some((number, begun)) = self.begun.pop_front() else { return Ok(None) };
+        let (block, lookup) = match begun {
+            Begun::Kept(block) => (block, Lookup::Hit),
+            Begun::Coming(block) => {
+                block.await.unwrap_or_else(|died| Err(StoreError::Permanent(died.into())))?
+            }
+        };
+        let start = number * BLOCK_BYTES;
+        let from = self.range.start.saturating_sub(start);
+        let to = (self.range.end - start).min(block.len() as u64);
+        Ok(Some((block.slice(from as usize..to as usize), lookup)))
+    }
+
+    async fn begin(&self, number: u64) -> Begun {
+        let place = (self.key.clone(), number);
+        if let Some(block) = self.blocks.kept.get(&place).await {
+            return Begun::Kept(block);
+        }
+        let (blocks, length) = (self.blocks.clone(), self.length);
+        Begun::Coming(tokio::spawn(async move { blocks.block(place, length).await }))
+    }
+}
+
 /// For each of those who waited for the same.
 fn again(error: Arc<StoreError>) -> StoreError {
     match &*error {
@@ -138,6 +171,7 @@ mod tests {
     use std::time::Duration;
 
     use domain::{AttemptId, IdParts, ObjectFile, Timestamp, VideoId};
+    use futures::FutureExt;
     use store::{Fault, Faulty, Memory};
 
     const OBJECT_BYTES: usize = 3 * BLOCK_BYTES as usize + 1_000;
@@ -198,16 +232,35 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_block_comes_while_one_is_being_sent() {
-        let (blocks, reads) = blocks(u64::MAX, 0).await;
-        let (mut parts, _) = blocks.read(&key(), 0..OBJECT_BYTES as u64).await.unwrap();
-        let ahead = async {
-            while reads.load(Ordering::Relaxed) < BLOCKS_AT_ONCE {
-                tokio::task::yield_now().await;
+        for first_is_kept in [false, true] {
+            let (blocks, reads) = blocks(u64::MAX, 0).await;
+            if first_is_kept {
+                read(&blocks, 0..1).await.unwrap();
             }
-        };
-        tokio::time::timeout(Duration::from_secs(10), ahead).await.expect("nobody asks for it");
-        parts.try_next().await.unwrap();
-        assert_eq!(reads.load(Ordering::Relaxed), BLOCKS_AT_ONCE, "and no more than that");
+            let (mut parts, _) = blocks.read(&key(), 0..OBJECT_BYTES as u64).await.unwrap();
+            let ahead = async {
+                while reads.load(Ordering::Relaxed) < BLOCKS_AT_ONCE {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), ahead).await.expect("nobody asks for it");
+            parts.try_next().await.unwrap();
+            assert_eq!(reads.load(Ordering::Relaxed), BLOCKS_AT_ONCE, "and no more than that");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_there_at_once() {
+        let (blocks, reads) = blocks(u64::MAX, 0).await;
+        read(&blocks, BLOCK_BYTES..OBJECT_BYTES as u64).await.unwrap();
+        let (mut parts, _) =
+            blocks.read(&key(), BLOCK_BYTES..OBJECT_BYTES as u64).now_or_never().unwrap().unwrap();
+        let mut bytes = Vec::new();
+        while let Some(part) = parts.try_next().now_or_never().expect("it waits for somebody").unwrap() {
+            bytes.extend_from_slice(&part);
+        }
+        assert!(bytes == content()[BLOCK_BYTES as usize..]);
+        assert_eq!(reads.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
