@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use chassis::Clock;
 use domain::{VideoId, Visibility};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Method, Response};
 use sql::{Call, Fault};
 use store::Disk;
@@ -160,6 +161,43 @@ async fn what_players_say_changes_no_answer() {
         assert!(answer.bytes().await.unwrap() == bytes, "{query}");
     }
     assert_eq!(world.views(&film).await, 1);
+    world.end().await;
+}
+
+/// Recorded once in a process; every test has its own.
+#[tokio::test]
+async fn what_players_say_is_measured() {
+    let buckets = PrometheusBuilder::new().set_buckets(&[0.25, 0.5, 1.0]).unwrap();
+    let recorder = buckets.install_recorder().unwrap();
+    let (world, clock) = World::with_manual_clock().await;
+    let (film, base) = world.ready_film().await;
+    let [first, second] = [1, 2].map(|number| format!("{base}/low.video.0000{number}.mp4"));
+    let value = |name: &str| {
+        let text = recorder.render();
+        let found =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        found.unwrap_or_else(|| panic!("no `{name}` in {text}"))
+    };
+
+    // One player says it in the query and starts in 700 ms, the other in headers and in 300 ms.
+    world.watch(&format!("{first}?CMCD=sid%3D%22a%22%2Csu"), "a", &[]).await;
+    clock.advance_ms(400);
+    let of_b = ("cmcd-session", "sid=\"b\"");
+    world.watch(&first, "b", &[of_b, ("cmcd-request", "su")]).await;
+    clock.advance_ms(300);
+    world.watch(&second, "b", &[of_b]).await;
+    world.watch(&format!("{second}?CMCD=sid%3D%22a%22"), "a", &[]).await;
+    // Later the buffer of one runs dry. Somebody else says nothing at all.
+    world.watch(&second, "b", &[of_b, ("cmcd-request", "su"), ("cmcd-status", "bs")]).await;
+    world.watch(&second, "c", &[]).await;
+    assert_eq!(world.views(&film).await, 3);
+
+    assert_eq!(value("streamserver_cmcd_startup_seconds_count"), 2.0);
+    assert_eq!(value("streamserver_cmcd_startup_seconds_sum"), 1.0);
+    assert_eq!(value("streamserver_cmcd_startup_seconds_bucket{le=\"0.5\"}"), 1.0);
+    let [starved, all] =
+        ["streamserver_cmcd_starved_requests_total", "streamserver_cmcd_requests_total"].map(value);
+    assert_eq!((starved, all), (1.0, 5.0), "one request in five");
     world.end().await;
 }
 
