@@ -33,6 +33,8 @@ pub struct Track<'a> {
     pub picture: Option<(Size, f64)>,
     pub index: &'a TrackIndex,
     pub segments: &'a [Segment],
+    /// `None`: it can be had in segments alone.
+    pub file: Option<TrackFile<'a>>,
     pub rate: Rate,
 }
 
@@ -182,7 +184,7 @@ fn write_timeline(xml: &mut Xml, track: &Track<'_>) -> io::Result<()> {
 }
 
 fn write_ranges(xml: &mut Xml, links: &Links, track: &Track<'_>) -> io::Result<()> {
-    let Some(file) = track.file() else { return Ok(()) };
+    let Some(file) = &track.file else { return Ok(()) };
     let address = links.to(PublicationFile::Track(track.rendition, track.kind));
     xml.create_element("BaseURL").write_text_content(BytesText::new(&address))?;
     let base = xml.create_element("SegmentBase").with_attributes([
@@ -276,12 +278,8 @@ impl Track<'_> {
         segments::spans(self.index, self.segments)
     }
 
-    fn file(&self) -> Option<TrackFile<'_>> {
-        TrackFile::new(self.index, self.segments)
-    }
-
     fn can_be_had(&self, addressing: Addressing) -> bool {
-        addressing == Addressing::Segments || self.file().is_some()
+        addressing == Addressing::Segments || self.file.is_some()
     }
 
     fn is_exchangeable_with(&self, other: &Track<'_>) -> bool {
@@ -317,6 +315,7 @@ mod tests {
     use super::*;
     use crate::sheet::{Sheet, Tile};
     use crate::suffix::Suffix;
+    use crate::track_file;
     use dash_mpd_core::{AdaptationSet, MPD, SegmentTemplate};
     use domain::{Fragment, Layout, Piece};
     use std::time::Duration;
@@ -355,6 +354,9 @@ mod tests {
 
         fn manifest(&self, addressing: Addressing) -> MPD {
             let mut tracks = Vec::new();
+            let sidxes =
+                self.0.iter().map(|(.., index, segments)| track_file::sidx(index, segments).unwrap());
+            let sidxes: Vec<Layout> = sidxes.collect();
             for (number, (rendition, kind, index, segments)) in self.0.iter().enumerate() {
                 let picture = (Size { width: 720, height: 1280 }, 30_000.0 / 1001.0);
                 tracks.push(Track {
@@ -363,6 +365,7 @@ mod tests {
                     picture: (*kind == TrackKind::Video).then_some(picture),
                     index,
                     segments,
+                    file: Some(TrackFile::new(index, segments, &sidxes[number])),
                     rate: Rate { peak_bps: 3_000_000 >> number, average_bps: 1 },
                 });
             }

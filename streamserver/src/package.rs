@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use domain::{
-    ObjectFile, ObjectKey, Piece, PublicationId, RenditionIndex, RenditionName, Timestamp, TrackIndex,
-    TrackKind, VideoCodec, VideoId,
+    Layout, ObjectFile, ObjectKey, Piece, PublicationId, RenditionIndex, RenditionName, Timestamp,
+    TrackIndex, TrackKind, VideoCodec, VideoId,
 };
 use sql::{Publication, PublishedRendition};
 
@@ -15,7 +15,7 @@ use crate::publication_file::Links;
 use crate::segments::{self, Segment};
 use crate::sheet::Pictures;
 use crate::suffix::Suffix;
-use crate::track_file::{Keyframe, TrackFile};
+use crate::track_file::{self, Keyframe, TrackFile};
 
 /// Immutable: a publication never changes, and neither does what it points at.
 pub struct Package {
@@ -33,12 +33,20 @@ pub struct PackagedRendition {
     pub index: RenditionIndex,
     /// By the file numbers of the index's extents.
     pub files: Files,
-    video_segments: Vec<Segment>,
-    audio_segments: Vec<Segment>,
+    video: Cut,
+    audio: Cut,
     /// None where nobody knows where they end.
     keyframes: Vec<Keyframe>,
     /// The first rendition that has the same audio track; playlists name it once, under that one.
     audio_of: RenditionName,
+}
+
+/// A track in segments.
+#[derive(Default)]
+struct Cut {
+    segments: Vec<Segment>,
+    /// Leads to them where the track is one file; `None` where it cannot be one.
+    sidx: Option<Layout>,
 }
 
 impl Package {
@@ -53,8 +61,8 @@ impl Package {
                 published,
                 index,
                 files,
-                video_segments: Vec::new(),
-                audio_segments: Vec::new(),
+                video: Cut::default(),
+                audio: Cut::default(),
                 keyframes: Vec::new(),
                 audio_of,
             });
@@ -65,7 +73,7 @@ impl Package {
         renditions.sort_by_key(|rendition| rendition.published.name);
         cut(&mut renditions);
         share_audio(&mut renditions);
-        let tracks = renditions.iter().flat_map(|r| [&r.video_segments[..], &r.audio_segments[..]]);
+        let tracks = renditions.iter().flat_map(|r| [&r.video.segments[..], &r.audio.segments[..]]);
         let target_s = hls::target_duration_s(tracks);
         let Publication { id, video, created_at, .. } = publication;
         Ok(Package { id, video, published_at: created_at, renditions, target_s })
@@ -77,6 +85,11 @@ impl Package {
 
     pub fn track(&self, name: RenditionName, kind: TrackKind) -> Option<(&TrackIndex, &[Segment])> {
         self.rendition(name)?.track(kind)
+    }
+
+    /// A track as one file; `None` where there is no such track, or where it cannot be one.
+    pub fn file(&self, name: RenditionName, kind: TrackKind) -> Option<TrackFile<'_>> {
+        self.rendition(name)?.file(kind)
     }
 
     /// The best one, or the asked one; one that is missing answers with the nearest in H.264, and of two equally near
@@ -138,7 +151,8 @@ impl Package {
             let (index, segments) = rendition.track(kind)?;
             let picture = (kind == TrackKind::Video).then_some((published.size, published.frame_rate));
             let rate = hls::rate(segments, target_s);
-            Some(Track { rendition: published.name, kind, picture, index, segments, rate })
+            let file = rendition.file(kind);
+            Some(Track { rendition: published.name, kind, picture, index, segments, file, rate })
         })
     }
 
@@ -146,7 +160,7 @@ impl Package {
         let audio = rendition.index.audio.as_ref().map(|track| VariantAudio {
             track_of: rendition.audio_of,
             codec: track.codec.clone(),
-            rate: hls::rate(&rendition.audio_segments, self.target_s),
+            rate: hls::rate(&rendition.audio.segments, self.target_s),
         });
         let keyframes = &rendition.keyframes;
         Variant {
@@ -155,7 +169,7 @@ impl Package {
             size: rendition.published.size,
             frame_rate: rendition.published.frame_rate,
             video_codec: rendition.index.video.codec.clone(),
-            video_rate: hls::rate(&rendition.video_segments, self.target_s),
+            video_rate: hls::rate(&rendition.video.segments, self.target_s),
             audio,
         }
     }
@@ -165,9 +179,18 @@ impl PackagedRendition {
     /// The track and its segments.
     pub fn track(&self, kind: TrackKind) -> Option<(&TrackIndex, &[Segment])> {
         match kind {
-            TrackKind::Video => Some((&self.index.video, &self.video_segments)),
-            TrackKind::Audio => self.index.audio.as_ref().map(|track| (track, &self.audio_segments[..])),
+            TrackKind::Video => Some((&self.index.video, &self.video.segments)),
+            TrackKind::Audio => self.index.audio.as_ref().map(|track| (track, &self.audio.segments[..])),
         }
+    }
+
+    fn file(&self, kind: TrackKind) -> Option<TrackFile<'_>> {
+        let (track, segments) = self.track(kind)?;
+        let sidx = match kind {
+            TrackKind::Video => self.video.sidx.as_ref(),
+            TrackKind::Audio => self.audio.sidx.as_ref(),
+        };
+        Some(TrackFile::new(track, segments, sidx?))
     }
 
     fn weight_bytes(&self) -> usize {
@@ -176,7 +199,8 @@ impl PackagedRendition {
             .into_iter()
             .flatten()
             .flat_map(|track| track.fragments.iter().map(|fragment| &fragment.layout).chain([&track.init]));
-        let layouts = fragments.chain([&self.index.progressive]);
+        let made = [&self.video.sidx, &self.audio.sidx].into_iter().flatten();
+        let layouts = fragments.chain([&self.index.progressive]).chain(made);
         layouts.map(|layout| 64 + layout.pieces.iter().map(piece_weight_bytes).sum::<usize>()).sum()
     }
 }
@@ -222,11 +246,18 @@ fn cut(renditions: &mut [PackagedRendition]) {
     let videos: Vec<&TrackIndex> = renditions.iter().map(|rendition| &rendition.index.video).collect();
     let cuts = segments::cuts(&videos);
     for rendition in renditions {
-        rendition.video_segments = segments::segments(&rendition.index.video, &cuts);
+        rendition.video = Cut::new(&rendition.index.video, &cuts);
         let audio = rendition.index.audio.as_ref();
-        rendition.audio_segments = audio.map(|track| segments::segments(track, &cuts)).unwrap_or_default();
-        let file = TrackFile::new(&rendition.index.video, &rendition.video_segments);
+        rendition.audio = audio.map(|track| Cut::new(track, &cuts)).unwrap_or_default();
+        let file = rendition.file(TrackKind::Video);
         rendition.keyframes = file.and_then(|file| file.keyframes()).unwrap_or_default();
+    }
+}
+
+impl Cut {
+    fn new(track: &TrackIndex, cuts: &[i64]) -> Cut {
+        let segments = segments::segments(track, cuts);
+        Cut { sidx: track_file::sidx(track, &segments), segments }
     }
 }
 

@@ -188,8 +188,8 @@ pub async fn file(
     }
     let files = &package.rendition(rendition).ok_or_else(Problem::not_found)?.files;
     if let PublicationFile::Track(..) = file {
-        let (track, segments) = package.track(rendition, kind).ok_or_else(Problem::not_found)?;
-        let whole = TrackFile::new(track, segments).ok_or_else(Problem::not_found)?;
+        let (_, segments) = package.track(rendition, kind).ok_or_else(Problem::not_found)?;
+        let whole = package.file(rendition, kind).ok_or_else(Problem::not_found)?;
         let viewer = match first_watched(&whole, kind, segments) {
             Some(byte) => viewer.watching_from(byte),
             None => viewer,

@@ -71,6 +71,11 @@ impl Sheet {
         sheet.filter(|sheet| sheet.tile.pixels() > 0 && sheet.end_ms > 0)
     }
 
+    /// About what it holds in memory.
+    pub fn weight_bytes(&self) -> usize {
+        size_of::<Sheet>() + size_of_val(&self.tiles[..])
+    }
+
     pub fn columns(&self) -> u32 {
         self.tiles.iter().map(|tile| tile.x / self.tile.width + 1).max().unwrap_or(1)
     }

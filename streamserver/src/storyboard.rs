@@ -14,7 +14,6 @@ use crate::StreamServer;
 use crate::answer::{self, Asked, Caching, Description};
 use crate::cache_tag::CacheTag;
 use crate::conditional::Validators;
-use crate::failure::{self, LoadError};
 use crate::publication_file::{pictures_address, sprite_address};
 use crate::sheet::{Pictures, Sheet};
 use crate::suffix::Suffix;
@@ -143,7 +142,7 @@ pub async fn sprite(
 /// The storyboard that a video has now.
 pub struct Storyboard {
     pub attempt: AttemptId,
-    sheet: Sheet,
+    sheet: Arc<Sheet>,
     sprite_bytes: u64,
     cache_tag: CacheTag,
 }
@@ -160,14 +159,14 @@ impl Storyboard {
         viewer: &Viewer,
     ) -> Result<Storyboard, Problem> {
         let attempt = watchable.storyboard_attempt.ok_or_else(Problem::not_found)?;
-        let read = |file| server.watch.picture(ObjectKey { video: watchable.video, attempt, file }, viewer);
-        let (cues, sprite) =
-            tokio::try_join!(read(ObjectFile::StoryboardCues), read(ObjectFile::StoryboardSprite))?;
-        let sheet = str::from_utf8(&cues).ok().and_then(Sheet::parse);
-        let corrupt = || failure::load(Arc::new(LoadError::Corrupt("the cues of a storyboard".to_owned())));
+        let key = |file| ObjectKey { video: watchable.video, attempt, file };
+        let (sheet, sprite) = tokio::try_join!(
+            server.watch.sheet(key(ObjectFile::StoryboardCues), viewer),
+            server.watch.picture(key(ObjectFile::StoryboardSprite), viewer),
+        )?;
         Ok(Storyboard {
             attempt,
-            sheet: sheet.ok_or_else(corrupt)?,
+            sheet,
             sprite_bytes: sprite.len() as u64,
             cache_tag: server.cache_tag(watchable.video),
         })

@@ -38,7 +38,7 @@ pub struct Keyframe {
 pub struct TrackFile<'a> {
     track: &'a TrackIndex,
     segments: &'a [Segment],
-    sidx: Layout,
+    sidx: &'a Layout,
 }
 
 /// Every file has one track, and that is its number.
@@ -47,12 +47,18 @@ const TRACK_ID: u32 = 1;
 /// (ISO/IEC 14496-12 annex I).
 const SAP_TYPE: u8 = 1;
 
+/// The `sidx` of a track, which every answer has a part in. `None`: no `sidx` can describe it, for it has more than
+/// 65,535 segments or one of 2 GiB.
+pub fn sidx(track: &TrackIndex, segments: &[Segment]) -> Option<Layout> {
+    let mut sidx = Vec::new();
+    index(track, segments)?.encode(&mut sidx).ok()?;
+    Some(Layout { pieces: vec![Piece::Inline(sidx)] })
+}
+
 impl<'a> TrackFile<'a> {
-    /// `None`: a track that no `sidx` can describe, of more than 65,535 segments or with one of 2 GiB.
-    pub fn new(track: &'a TrackIndex, segments: &'a [Segment]) -> Option<TrackFile<'a>> {
-        let mut sidx = Vec::new();
-        index(track, segments)?.encode(&mut sidx).ok()?;
-        Some(TrackFile { track, segments, sidx: Layout { pieces: vec![Piece::Inline(sidx)] } })
+    /// `sidx` is that of the same track and segments.
+    pub fn new(track: &'a TrackIndex, segments: &'a [Segment], sidx: &'a Layout) -> TrackFile<'a> {
+        TrackFile { track, segments, sidx }
     }
 
     /// Where the init segment lies.
@@ -86,7 +92,7 @@ impl Sliced for TrackFile<'_> {
     fn slice(&self, offset: u64, bytes: u64) -> Layout {
         let mut slice = Slice { wanted: offset..offset.saturating_add(bytes), at: 0, cut: Layout::default() };
         slice.add(&self.track.init);
-        slice.add(&self.sidx);
+        slice.add(self.sidx);
         for segment in self.segments {
             if slice.wants(segment.bytes) {
                 let fragments = &self.track.fragments[segment.fragments.clone()];
@@ -175,7 +181,8 @@ mod tests {
     fn the_index_leads_to_every_segment() {
         let track = track(&[100, 200, 300, 400]);
         let segments = segments::segments(&track, &[0, 2_000_000, 6_000_000]);
-        let file = TrackFile::new(&track, &segments).unwrap();
+        let sidx = sidx(&track, &segments).unwrap();
+        let file = TrackFile::new(&track, &segments, &sidx);
         let [Piece::Inline(head), Piece::Inline(sidx)] = &file.slice(0, file.index().end).pieces[..] else {
             panic!("init and sidx are ours")
         };
@@ -193,20 +200,21 @@ mod tests {
     fn keyframes_lie_at_the_start_of_their_fragments() {
         let mut track = track(&[100, 200, 300]);
         let segments = segments::segments(&track, &[0]);
-        let file = TrackFile::new(&track, &segments).unwrap();
+        let sidx = sidx(&track, &segments).unwrap();
+        let file = TrackFile::new(&track, &segments, &sidx);
         let (start, found) = (file.index().end, file.keyframes().unwrap());
         let places: Vec<_> = found.iter().map(|one| one.bytes.start - start..one.bytes.end - start).collect();
         assert_eq!(places, [0..53, 103..206, 306..459]);
         assert!(found.iter().all(|one| one.duration_s == 2.0));
         track.fragments[1].lead_bytes = None;
-        assert_eq!(TrackFile::new(&track, &segments).unwrap().keyframes(), None);
+        assert_eq!(TrackFile::new(&track, &segments, &sidx).keyframes(), None);
     }
 
     #[test]
     fn what_no_index_can_describe_is_no_file() {
         let track = track(&[u64::from(u32::MAX)]);
         let segments = segments::segments(&track, &[0]);
-        assert!(TrackFile::new(&track, &segments).is_none());
+        assert!(sidx(&track, &segments).is_none());
     }
 
     proptest! {
@@ -219,9 +227,10 @@ mod tests {
             let track = track(&fragments);
             let cuts: Vec<i64> = (0..fragments.len() as i64).step_by(3).map(|n| n * 2_000_000).collect();
             let segments = segments::segments(&track, &cuts);
-            let file = TrackFile::new(&track, &segments).unwrap();
+            let sidx = sidx(&track, &segments).unwrap();
+            let file = TrackFile::new(&track, &segments, &sidx);
             let whole = Layout::join(
-                [&track.init, &file.sidx].into_iter().chain(track.fragments.iter().map(|f| &f.layout)),
+                [&track.init, &sidx].into_iter().chain(track.fragments.iter().map(|f| &f.layout)),
             );
             prop_assert_eq!(file.bytes(), whole.bytes());
             let joined = |layout: &Layout| Layout::join([layout]);

@@ -18,6 +18,7 @@ use store::{Store, StoreError};
 
 use crate::failure::{self, LoadError};
 use crate::package::Package;
+use crate::sheet::Sheet;
 use crate::viewer::Viewer;
 
 /// A deleted video is invisible everywhere within a second; this, and the time of one query, is what it takes.
@@ -28,6 +29,7 @@ const PACKAGES_CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PICTURES_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PICTURE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const SHEETS_CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A request waits this long for what it needs from the store.
 const LOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub struct Watch {
     watchable: Cache<VideoId, Known>,
     packages: Cache<PublicationId, Arc<Package>>,
     pictures: Cache<ObjectKey, Bytes>,
+    /// By their cues.
+    sheets: Cache<ObjectKey, Arc<Sheet>>,
 }
 
 impl Watch {
@@ -81,6 +85,10 @@ impl Watch {
             pictures: Cache::builder()
                 .max_capacity(PICTURES_CACHE_BYTES_MAX)
                 .weigher(move |_, bytes: &Bytes| weigh(bytes.len()))
+                .build(),
+            sheets: Cache::builder()
+                .max_capacity(SHEETS_CACHE_BYTES_MAX)
+                .weigher(move |_, sheet: &Arc<Sheet>| weigh(sheet.weight_bytes()))
                 .build(),
         }
     }
@@ -146,6 +154,19 @@ impl Watch {
             Ok(picture) => Ok(picture),
             Err(error) => Err(self.explain(video, viewer, error).await),
         }
+    }
+
+    /// What the cues of a storyboard say.
+    pub async fn sheet(&self, cues: ObjectKey, viewer: &Viewer) -> Result<Arc<Sheet>, Problem> {
+        if let Some(sheet) = self.sheets.get(&cues).await {
+            return Ok(sheet);
+        }
+        let text = self.picture(cues.clone(), viewer).await?;
+        let sheet = str::from_utf8(&text).ok().and_then(Sheet::parse).map(Arc::new);
+        let corrupt = || failure::load(Arc::new(LoadError::Corrupt(cues.path())));
+        let sheet = sheet.ok_or_else(corrupt)?;
+        self.sheets.insert(cues, sheet.clone()).await;
+        Ok(sheet)
     }
 
     /// A missing object is 404 if the video was deleted a moment ago, else it is our fault.
