@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 1024;
 const KEPT_FOR_MAX: Duration = Duration::from_secs(1);
 
 /// A handler puts this into the extensions of its answer: until then, everybody who asks for the same address gets it
-/// again. It depends on nothing else of a request but the encodings that are accepted.
+/// again, and no limit counts them. It depends on nothing else of a request but the encodings that are accepted.
 #[derive(Debug, Clone)]
 pub struct Repeatable {
     /// All of its body.
