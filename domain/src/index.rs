@@ -41,6 +41,9 @@ pub struct TrackIndex {
     pub codec: String,
     /// Ticks a second.
     pub timescale: u32,
+    /// Of sound. Indexes that were written before anybody asked for it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
     /// `ftyp moov`.
     pub init: Layout,
     pub fragments: Vec<Fragment>,

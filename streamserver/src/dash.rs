@@ -48,6 +48,9 @@ pub struct Presentation<'a> {
 /// DASH-IF IOP, part 10: one picture in which others stand in columns and rows.
 const TILES: &str = "http://dashif.org/guidelines/thumbnail_tile";
 
+/// ISO/IEC 23003-3. Up to six, the number of a configuration is that of its channels.
+const CHANNELS: &str = "urn:mpeg:dash:23003:3:audio_channel_configuration:2011";
+
 type Xml = Writer<Vec<u8>>;
 
 pub fn manifest(links: &Links, presentation: &Presentation<'_>, addressing: Addressing) -> String {
@@ -143,9 +146,16 @@ fn write_representation(
             ("sar", "1:1"),
         ]);
     }
-    representation.write_inner_content(|xml| match addressing {
-        Addressing::Segments => write_template(xml, links, track),
-        Addressing::Ranges => write_ranges(xml, links, track),
+    representation.write_inner_content(|xml| {
+        if let Some(channels) = track.index.channels {
+            let configuration = xml.create_element("AudioChannelConfiguration");
+            let value = channels.to_string();
+            configuration.with_attributes([("schemeIdUri", CHANNELS), ("value", &value)]).write_empty()?;
+        }
+        match addressing {
+            Addressing::Segments => write_template(xml, links, track),
+            Addressing::Ranges => write_ranges(xml, links, track),
+        }
     })?;
     Ok(())
 }
@@ -332,6 +342,7 @@ mod tests {
         TrackIndex {
             codec: codec.to_owned(),
             timescale,
+            channels: codec.starts_with("mp4a").then_some(2),
             init: Layout { pieces: vec![Piece::Extent(0, 0, 800)] },
             fragments: starts.iter().zip(ends).map(fragment).collect(),
         }
@@ -414,6 +425,9 @@ mod tests {
             timeline(template),
             [(Some(0), 180_000, None), (None, 540_000, Some(1)), (None, 90_001, None)]
         );
+        let [configuration] = &audio.representations[0].AudioChannelConfiguration[..] else { panic!("one") };
+        assert_eq!((&*configuration.schemeIdUri, configuration.value.as_deref()), (CHANNELS, Some("2")));
+        assert!(low.AudioChannelConfiguration.is_empty());
         let sound = audio.representations[0].SegmentTemplate.as_ref().unwrap();
         let expected = [(Some(0), 94_976, None), (None, 288_000, Some(1)), (None, 49_025, None)];
         assert_eq!(timeline(sound), expected, "what sounds before the film is not counted");

@@ -32,6 +32,8 @@ pub struct VariantAudio {
     /// The rendition whose name the audio track goes by; renditions that share a track name the same one.
     pub track_of: RenditionName,
     pub codec: String,
+    /// `None` where nobody knows.
+    pub channels: Option<u32>,
     pub rate: Rate,
 }
 
@@ -49,7 +51,7 @@ pub fn master(links: &Links, variants: &[Variant], pictures: Option<&Pictures<'_
     for audio in variants.iter().filter_map(|variant| variant.audio.as_ref()) {
         if !groups.contains(&audio.track_of) {
             groups.push(audio.track_of);
-            text.push_str(&audio_group(links, audio.track_of));
+            text.push_str(&audio_group(links, audio));
         }
     }
     for variant in in_order(variants) {
@@ -177,12 +179,13 @@ fn bits_per_second(bytes: u64, duration_s: f64) -> u64 {
     if duration_s > 0.0 { (bytes as f64 * 8.0 / duration_s).ceil() as u64 } else { 0 }
 }
 
-fn audio_group(links: &Links, track_of: RenditionName) -> String {
-    let playlist = links.to(PublicationFile::MediaPlaylist(track_of, TrackKind::Audio));
+fn audio_group(links: &Links, audio: &VariantAudio) -> String {
+    let playlist = links.to(PublicationFile::MediaPlaylist(audio.track_of, TrackKind::Audio));
+    let channels = audio.channels.map(|channels| format!("CHANNELS=\"{channels}\",")).unwrap_or_default();
     format!(
         "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{}\",NAME=\"Audio\",LANGUAGE=\"und\",DEFAULT=YES,AUTOSELECT=YES,\
-         URI=\"{playlist}\"\n",
-        group_id(track_of)
+         {channels}URI=\"{playlist}\"\n",
+        group_id(audio.track_of)
     )
 }
 
@@ -292,6 +295,7 @@ mod tests {
             audio: audio.map(|track_of| VariantAudio {
                 track_of,
                 codec: "mp4a.40.2".into(),
+                channels: (track_of == RenditionName::Medium).then_some(2),
                 rate: rate(128_000),
             }),
             keyframe_rate: None,
@@ -324,6 +328,8 @@ mod tests {
             [("audio-original", Some("original.audio.m3u8")), ("audio-medium", Some("medium.audio.m3u8"))];
         assert_eq!(groups, expected);
         assert!(parsed.alternatives.iter().all(|group| group.language.as_deref() == Some("und")));
+        let channels: Vec<_> = parsed.alternatives.iter().map(|group| group.channels.as_deref()).collect();
+        assert_eq!(channels, [None, Some("2")], "nobody knows of the original");
         assert_eq!(parsed.variants[2].audio.as_deref(), Some("audio-medium"));
     }
 

@@ -160,6 +160,7 @@ impl Package {
         let audio = rendition.index.audio.as_ref().map(|track| VariantAudio {
             track_of: rendition.audio_of,
             codec: track.codec.clone(),
+            channels: track.channels,
             rate: hls::rate(&rendition.audio.segments, self.target_s),
         });
         let keyframes = &rendition.keyframes;

@@ -139,6 +139,7 @@ mod tests {
         TrackIndex {
             codec: String::new(),
             timescale,
+            channels: None,
             init: Layout::default(),
             fragments: starts.iter().zip(ends).map(fragment).collect(),
         }

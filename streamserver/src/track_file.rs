@@ -172,6 +172,7 @@ mod tests {
         TrackIndex {
             codec: "mp4a.40.2".to_owned(),
             timescale: 1000,
+            channels: Some(2),
             init: Layout { pieces: vec![Piece::Inline(b"ftyp moov".to_vec())] },
             fragments: fragments.iter().enumerate().map(fragment).collect(),
         }

@@ -180,6 +180,7 @@ fn landscape_with_reordered_pictures() {
     let durations = fragments.iter().map(|fragment| seconds(fragment.duration as i64));
     assert_eq!(durations.collect::<Vec<_>>(), [2.0, 2.0, 1.0]);
     let audio = copied.index.audio.as_ref().unwrap();
+    assert_eq!((audio.channels, copied.index.video.channels), (Some(1), None));
     let starts: Vec<f64> =
         audio.fragments.iter().map(|f| f.start as f64 / f64::from(audio.timescale)).collect();
     assert_eq!(starts.len(), 3, "{starts:?}");

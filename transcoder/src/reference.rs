@@ -156,6 +156,7 @@ impl Samples {
             index: TrackIndex {
                 codec: header.codec,
                 timescale: header.timescale,
+                channels: header.channels,
                 init: Layout { pieces: vec![Piece::Inline(init)] },
                 fragments: Vec::new(),
             },

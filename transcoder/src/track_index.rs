@@ -34,6 +34,8 @@ pub struct Sample {
     pub is_key: bool,
 }
 
+/// The audio object type of a stereo sound that is coded as one channel (ISO/IEC 14496-3 table 1.17).
+const PARAMETRIC_STEREO: u8 = 29;
 /// `sample_is_non_sync_sample` (ISO/IEC 14496-12 §8.8.3.1).
 pub const NON_SYNC: u32 = 1 << 16;
 
@@ -108,7 +110,7 @@ fn read(path: &Path, file: u16) -> anyhow::Result<TrackFile> {
     ensure!([ftyp, moov, sidx].map(kinds) == [*b"ftyp", *b"moov", *b"sidx"], "not a CMAF track file");
     let trak = header(&boxes::read(&mut source, *moov)?)?;
     let sidx = Sidx::decode(&mut boxes::read(&mut source, *sidx)?.as_slice()).context("read sidx")?;
-    let TrackHeader { codec, timescale, media_time } = TrackHeader::of(&trak)?;
+    let TrackHeader { codec, timescale, channels, media_time } = TrackHeader::of(&trak)?;
 
     let mut samples = Vec::new();
     let mut fragment_samples = Vec::new();
@@ -128,6 +130,7 @@ fn read(path: &Path, file: u16) -> anyhow::Result<TrackFile> {
         index: TrackIndex {
             codec,
             timescale,
+            channels,
             init: Layout { pieces: vec![Piece::Extent(file, 0, moov.offset + moov.bytes)] },
             fragments: Vec::new(),
         },
@@ -144,6 +147,8 @@ pub struct TrackHeader {
     /// RFC 6381.
     pub codec: String,
     pub timescale: u32,
+    /// Of sound; `None` where its configuration does not simply say.
+    pub channels: Option<u32>,
     /// What the edit list cuts from the start of the media, in ticks.
     pub media_time: i64,
 }
@@ -158,6 +163,7 @@ impl TrackHeader {
         Ok(TrackHeader {
             codec: codec_string(trak)?,
             timescale: trak.mdia.mdhd.timescale,
+            channels: channels(trak),
             media_time: media_time(trak)?,
         })
     }
@@ -230,6 +236,17 @@ fn codec_string(trak: &Trak) -> anyhow::Result<String> {
             Ok(format!("mp4a.{:02x}.{object_type}", config.object_type_indication))
         }
         other => bail!("{} sample entries, or of a codec that is never written", other.len()),
+    }
+}
+
+/// As the decoder is configured (ISO/IEC 14496-3 table 1.19): a sample entry says two of every AAC.
+fn channels(trak: &Trak) -> Option<u32> {
+    let [Codec::Mp4a(mp4a)] = trak.mdia.minf.stbl.stsd.codecs.as_slice() else { return None };
+    let specific = mp4a.esds.es_desc.dec_config.dec_specific.as_ref()?;
+    match (specific.profile, specific.chan_conf) {
+        (PARAMETRIC_STEREO, 1) => Some(2),
+        (_, channels @ 1..=6) => Some(u32::from(channels)),
+        _ => None,
     }
 }
 

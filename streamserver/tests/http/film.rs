@@ -354,6 +354,7 @@ fn track(timescale: u32, step_s: u64, layout: impl Fn(u64, u64) -> Layout) -> Tr
     TrackIndex {
         codec: if timescale == 48_000 { "mp4a.40.2" } else { "avc1.64001f" }.to_owned(),
         timescale,
+        channels: (timescale == 48_000).then_some(2),
         init: Layout { pieces: vec![Piece::Inline(format!("init {timescale}").into_bytes())] },
         fragments: (0..SECONDS).step_by(step_s as usize).map(fragment).collect(),
     }
