@@ -113,12 +113,12 @@ impl TimedIo {
         let head_bytes = head.iter().map(|slice| slice.len()).sum();
         let mut sent = 0;
         if head_bytes > 0 {
-            sent = ready!(self.poll_writable(cx, |stream| send_more(stream, head)))?;
+            sent = ready!(self.poll_writable(cx, head_bytes, |stream| send_more(stream, head)))?;
             if sent < head_bytes {
                 return Poll::Ready(Ok(sent));
             }
         }
-        match self.poll_send_file(cx, of_file.first_chunk()) {
+        match self.poll_send_file(cx, of_file) {
             Poll::Ready(Ok(more)) => Poll::Ready(Ok(sent + more)),
             _ if sent > 0 => Poll::Ready(Ok(sent)),
             none => none,
@@ -127,29 +127,41 @@ impl TimedIo {
 
     /// What is not in memory is brought there first, by a thread that may wait.
     fn poll_send_file(&mut self, cx: &mut Context<'_>, extent: Extent) -> Poll<io::Result<usize>> {
-        if self.warming.is_none() && !extent.is_warm() {
-            let extent = extent.clone();
-            self.warming = Some(tokio::task::spawn_blocking(move || extent.warm()));
+        if self.warming.is_none() {
+            if let Some(warm) = extent.warm_part() {
+                return self.poll_writable(cx, warm.bytes(), |stream| warm.send_to(stream));
+            }
+            let cold = extent.clone().first_chunk();
+            self.warming = Some(tokio::task::spawn_blocking(move || cold.warm()));
         }
         if let Some(warming) = &mut self.warming {
             let warmed = ready!(Pin::new(warming).poll(cx));
             self.warming = None;
             warmed.map_err(io::Error::other)??;
         }
-        self.poll_writable(cx, |stream| extent.send_to(stream))
+        let warm = extent.first_chunk();
+        self.poll_writable(cx, warm.bytes(), |stream| warm.send_to(stream))
     }
 
+    /// `send` says how many of these `bytes` it has sent.
     fn poll_writable(
         &self,
         cx: &mut Context<'_>,
+        bytes: usize,
         mut send: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => return Poll::Ready(sent),
+            let mut sent = None;
+            let tried = self.stream.try_io(Interest::WRITABLE, || {
+                let some = *sent.insert(send(&self.stream)?);
+                // Not all: the socket is full. Said here, the kernel tells when it is not, and is not asked again before.
+                if some < bytes { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (sent, tried) {
+                (Some(sent), _) => return Poll::Ready(Ok(sent)),
+                (None, Err(error)) if is_for_now(&error) => {}
+                (None, tried) => return Poll::Ready(tried.map(|()| 0)),
             }
         }
     }
@@ -203,6 +215,10 @@ impl Deadline {
         }
         Poll::Pending
     }
+}
+
+fn is_for_now(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// The kernel keeps them until what they belong to follows.

@@ -115,6 +115,10 @@ pub fn find(slice: &[u8]) -> Option<Extent> {
     registry::find(slice).map(|(mapped, offset)| Extent { mapped, range: offset..offset + slice.len() })
 }
 
+fn chunk_end(offset: usize) -> usize {
+    (offset / CHUNK_BYTES + 1) * CHUNK_BYTES
+}
+
 /// Bytes that left by `sendfile` since the process began.
 pub fn sent_bytes() -> u64 {
     SENT_BYTES.load(Ordering::Relaxed)
@@ -123,14 +127,26 @@ pub fn sent_bytes() -> u64 {
 impl Extent {
     /// No more of it than can be looked after at once.
     pub fn first_chunk(mut self) -> Extent {
-        let end = (self.range.start / CHUNK_BYTES + 1) * CHUNK_BYTES;
-        self.range.end = self.range.end.min(end);
+        self.range.end = self.range.end.min(chunk_end(self.range.start));
         self
     }
 
-    /// Whether sending it will not wait for a disk, as far as that was so a moment ago.
-    pub fn is_warm(&self) -> bool {
-        self.mapped.residency.is_warm(self.mapped.memory.as_deref().unwrap_or_default(), &self.range)
+    /// What of its beginning can be sent without waiting for a disk, as far as that was so a moment ago.
+    pub fn warm_part(&self) -> Option<Extent> {
+        let memory = self.mapped.memory.as_deref().unwrap_or_default();
+        let mut warm = self.range.start..self.range.start;
+        while warm.end < self.range.end {
+            let chunk = warm.end..self.range.end.min(chunk_end(warm.end));
+            if !self.mapped.residency.is_warm(memory, &chunk) {
+                break;
+            }
+            warm.end = chunk.end;
+        }
+        (!warm.is_empty()).then(|| Extent { mapped: self.mapped.clone(), range: warm })
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.range.len()
     }
 
     /// Reads it into the page cache, and asks for what comes after it. Waits for the disk.

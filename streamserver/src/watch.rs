@@ -5,6 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,11 @@ use crate::viewer::Viewer;
 
 /// A deleted video is invisible everywhere within a second; this, and the time of one query, is what it takes.
 const WATCHABLE_CACHE: Duration = Duration::from_millis(800);
+/// Whoever asks for what is known for this long has it asked for anew, and does not wait: a crowd never stands still because
+/// the database is slow for once.
+const ASKED_ANEW_AFTER: Duration = Duration::from_millis(300);
+/// The edge repeats answers for this long, so that there is time to ask anew.
+const REPEATED_FOR: Duration = Duration::from_millis(500);
 const WATCHABLE_ENTRIES_MAX: u64 = 100_000;
 const PACKAGES_CACHE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// An index is read whole. That of a two-hour film by reference has some ten megabytes.
@@ -37,13 +43,20 @@ const LOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Known {
     row: Arc<Watchable>,
-    until: Instant,
+    asked: Instant,
+    /// Somebody has it asked for anew.
+    is_being_asked: Arc<AtomicBool>,
 }
 
 impl Known {
     /// Until when what rests on it may be said again without asking; `None` of a video that may end before.
     pub fn until(&self) -> Option<Instant> {
-        self.row.gone_at.is_none().then_some(self.until)
+        self.row.gone_at.is_none().then(|| self.asked + REPEATED_FOR)
+    }
+
+    /// True once, when it is time.
+    fn is_to_be_asked_anew(&self) -> bool {
+        self.asked.elapsed() > ASKED_ANEW_AFTER && !self.is_being_asked.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -98,7 +111,20 @@ impl Watch {
     pub async fn watchable(&self, video: VideoId, viewer: &Viewer) -> Result<Known, Problem> {
         let known =
             self.watchable.try_get_with(video, self.load_watchable(video)).await.map_err(failure::load)?;
+        if known.is_to_be_asked_anew() {
+            let watch = self.clone();
+            tokio::spawn(async move { watch.ask_anew(video).await });
+        }
         self.admit(&known, viewer).map(|()| known)
+    }
+
+    /// Where nobody answers, what is known holds for as long as it would have.
+    async fn ask_anew(&self, video: VideoId) {
+        match self.load_watchable(video).await {
+            Ok(known) => self.watchable.insert(video, known).await,
+            Err(LoadError::NotFound) => self.watchable.invalidate(&video).await,
+            Err(_) => {}
+        }
     }
 
     fn admit(&self, watchable: &Watchable, viewer: &Viewer) -> Result<(), Problem> {
@@ -185,7 +211,7 @@ impl Watch {
         let asked = Instant::now();
         let found = self.catalog.watchable(video, self.clock.now()).await?;
         let row = found.map(Arc::new).ok_or(LoadError::NotFound)?;
-        Ok(Known { row, until: asked + WATCHABLE_CACHE })
+        Ok(Known { row, asked, is_being_asked: Arc::default() })
     }
 
     async fn load_package(&self, id: PublicationId) -> Result<Arc<Package>, LoadError> {

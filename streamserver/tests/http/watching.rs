@@ -244,6 +244,7 @@ async fn the_lowest_rung_stands_in_for_an_original_that_is_being_encoded() {
         let rest = world.get_with(&paths[1], &[("range", "bytes=10-"), ("if-range", part)]).await;
         assert_eq!(rest.status(), 200, "never two renditions in one file: {part}");
     }
+    until(|| async { streams(&world.master(film.video).await).len() > 1 }).await;
     let master = world.master(film.video).await;
     assert_eq!((streams(&master).len(), master.alternatives.len()), (3, 1), "the sound is the same for all");
     for uri in master.variants.iter().map(|variant| &variant.uri) {
