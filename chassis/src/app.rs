@@ -11,7 +11,6 @@ use http::Request;
 use tower::ServiceExt;
 
 use crate::edge::Edge;
-use crate::repeat;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -51,7 +50,7 @@ impl App {
             return Answering::Made(Box::pin(async move { route(&app.0.router, request).await }));
         };
         let seen = edge.meet(&request, peer);
-        let key = repeat::key(&request);
+        let key = edge.key(&request);
         if let Some(repeated) = key.as_ref().and_then(|key| edge.repeat(&seen, key)) {
             return Answering::AtOnce(repeated);
         }

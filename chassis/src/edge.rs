@@ -18,7 +18,7 @@ use metrics::Histogram;
 
 use crate::app::{self, App};
 use crate::extract::JsonBytesMax;
-use crate::repeat::Repeats;
+use crate::repeat::{self, Repeats};
 use crate::{
     Caller, ClientAddress, Ids, Limits, Network, Problem, RateLimiter, RequestId, Settings, Shared,
     request_id, routes,
@@ -94,6 +94,11 @@ impl Edge {
         }
     }
 
+    /// The same for requests that may get the same answer; `None`: nobody else's will do.
+    pub(crate) fn key<B>(&self, request: &Request<B>) -> Option<String> {
+        check_head(request, &self.0.config.limits).ok().and_then(|()| repeat::key(request))
+    }
+
     /// The answer that somebody else just got, where this request may have it too.
     pub(crate) fn repeat(&self, seen: &Seen, key: &str) -> Option<http::Response<Bytes>> {
         let repeat = self.0.repeats.get(key, seen.started)?;
@@ -128,7 +133,7 @@ impl Edge {
         }
         let seconds = seconds(&seen.method, route.as_ref(), response.status());
         if let Some(key) = key {
-            self.0.repeats.keep(key, &mut response, || seconds.clone());
+            self.0.repeats.keep(key, &mut response, &seconds);
         }
         seen.answered(&mut response, &seconds);
         response
@@ -138,12 +143,11 @@ impl Edge {
     /// itself has to say about OPTIONS stands beside it.
     async fn answer(&self, router: &axum::Router, request: Request<Body>) -> Response {
         let is_options = request.method() == Method::OPTIONS;
-        let mut response = match check_head(&request, &self.0.config.limits) {
-            Ok(()) => app::route(router, request).await,
-            Err(problem) => problem.into_response(),
-        };
+        let mut response = app::route(router, request).await;
         if is_options && !response.status().is_success() {
+            let extensions = std::mem::take(response.extensions_mut());
             response = StatusCode::OK.into_response();
+            *response.extensions_mut() = extensions;
         }
         let Cors { asked, answered } = &self.0.cors;
         let headers = response.headers_mut();
@@ -154,10 +158,13 @@ impl Edge {
         response
     }
 
-    /// As often as clients may ask, and their users.
+    /// Heads that are too large, clients and users that ask too often.
     async fn limited(&self, mut request: Request, next: Next) -> Response {
+        if let Err(problem) = check_head(&request, &self.0.config.limits) {
+            return problem.into_response();
+        }
         if !is_metered(&request) {
-            return run(request, next).await;
+            return next.run(request).await;
         }
         let limited = match request.extensions().get::<ClientAddress>().map(ClientAddress::limit_key) {
             Some(client) => self.0.clients.check(&client).await,
@@ -168,7 +175,7 @@ impl Edge {
             Err(problem) => return problem.into_response(),
         };
         request.extensions_mut().insert(UserLimit(self.clone()));
-        let mut response = run(request, next).await;
+        let mut response = next.run(request).await;
         for (name, value) in headers.iter() {
             // A refusal of the user's bucket says its own; both fields are lists and may stand beside each other.
             if response.status() != StatusCode::TOO_MANY_REQUESTS {
@@ -182,15 +189,12 @@ impl Edge {
 /// Around each route: limits, panics, and the name of the route, for those who write down what was answered.
 async fn guard(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = edge.limited(request, next).await;
+    let answering = AssertUnwindSafe(edge.limited(request, next)).catch_unwind();
+    let mut response = answering.await.unwrap_or_else(panicked);
     if let Some(route) = route {
         response.extensions_mut().insert(route);
     }
     response
-}
-
-async fn run(request: Request, next: Next) -> Response {
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 /// The limiter of users, for the policy that learns who the user is.

@@ -155,7 +155,8 @@ impl TimedIo {
             let mut sent = None;
             let tried = self.stream.try_io(Interest::WRITABLE, || {
                 let some = *sent.insert(send(&self.stream)?);
-                // Not all: the socket is full. Said here, the kernel tells when it is not, and is not asked again before.
+                // Not all: the socket is full (or the file cannot be read: then this waits as for a stalled reader).
+                // Said here, the kernel tells when there is room, and is not asked before.
                 if some < bytes { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match (sent, tried) {
@@ -173,6 +174,7 @@ impl TimedIo {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.write_deadline = None;
+            self.read_deadline.forget(IDLE);
             return written;
         }
         let stall_max = self.write_stall_max;
@@ -197,6 +199,11 @@ impl Deadline {
         let since = Instant::now();
         self.phase = Some((phase, since));
         since
+    }
+
+    /// It begins anew when it comes again.
+    fn forget(&mut self, phase: u8) {
+        self.phase = self.phase.filter(|(of, _)| *of != phase);
     }
 
     /// Ready when `phase`, which begins now if it has not yet, has lasted for `allowed`.

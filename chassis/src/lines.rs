@@ -2,8 +2,9 @@
 //! waits for a `write` of others, and the thread is not woken for each line.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,6 +13,9 @@ use tracing_subscriber::fmt::MakeWriter;
 const GATHERED_BYTES_MAX: usize = 1 << 20;
 /// What comes within this after others is written with the next.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
+
+/// A process ends after this, although nobody takes its last lines.
+const ENDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Takes lines; each `write` is one. Cheap to clone.
 #[derive(Clone)]
@@ -37,15 +41,21 @@ struct Gathered {
 #[must_use = "without it nothing is logged"]
 pub struct Writing {
     lines: Lines,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected when all is written.
+    ended: Receiver<()>,
 }
 
 impl Lines {
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Lines, Writing)> {
         let lines = Lines(Arc::default());
         let writer = lines.clone();
-        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(out))?;
-        Ok((lines.clone(), Writing { lines, thread: Some(thread) }))
+        let (ending, ended) = mpsc::channel();
+        let write = move || {
+            let _ending = ending;
+            writer.write_to(out);
+        };
+        thread::Builder::new().name("log".to_owned()).spawn(write)?;
+        Ok((lines.clone(), Writing { lines, ended }))
     }
 
     fn add(&self, line: &[u8]) {
@@ -53,6 +63,9 @@ impl Lines {
         let is_full =
             |gathered: &mut Gathered| gathered.bytes.len() > GATHERED_BYTES_MAX && !gathered.has_ended;
         let mut gathered = room.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
+        if gathered.has_ended {
+            return;
+        }
         gathered.bytes.extend_from_slice(line);
         if std::mem::take(&mut gathered.writer_waits) {
             more.notify_one();
@@ -62,8 +75,7 @@ impl Lines {
     fn write_to(&self, mut out: impl Write) {
         let mut some = Vec::new();
         while self.take(&mut some) {
-            // Nobody is left to be told that the log cannot be written.
-            let _ = out.write_all(&some).and_then(|()| out.flush());
+            write_all(&mut out, &some);
             thread::sleep(GATHERED_FOR);
         }
     }
@@ -85,6 +97,20 @@ impl Lines {
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.0.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody is left to be told of what cannot be written.
+fn write_all(out: &mut impl Write, mut rest: &[u8]) {
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(bytes) if bytes > 0 => rest = &rest[bytes..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A pipe that somebody else has made so.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(GATHERED_FOR),
+            _ => return,
+        }
+    }
+    let _ = out.flush();
 }
 
 impl Write for Lines {
@@ -111,16 +137,13 @@ impl Drop for Writing {
         self.lines.lock().has_ended = true;
         self.lines.0.more.notify_one();
         self.lines.0.room.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = self.ended.recv_timeout(ENDED_WITHIN);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     /// Tells what it is given, and takes it only when it is allowed to.
     struct Slow(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
@@ -162,6 +185,19 @@ mod tests {
     }
 
     #[test]
+    fn a_process_ends_although_nobody_takes_its_last_lines() {
+        let (told, written) = mpsc::channel();
+        let (allow, allowed) = mpsc::channel();
+        let (mut lines, writing) = Lines::to(Slow(told, allowed)).unwrap();
+        lines.add(b"last");
+        written.recv().unwrap();
+        drop(writing);
+        lines.write_all(b"after the end").unwrap();
+        drop(allow);
+        assert!(written.recv().is_err(), "it was told of nothing more");
+    }
+
+    #[test]
     fn a_reader_who_takes_nothing_holds_up_the_writers_and_not_the_memory() {
         let (told, written) = mpsc::channel();
         let (allow, allowed) = mpsc::channel();
@@ -172,7 +208,6 @@ mod tests {
         lines.add(&line);
         lines.add(b"last");
         let waiting = thread::spawn(move || lines.write_all(b"waits").unwrap());
-        assert!(!waiting.is_finished());
         allow.send(()).unwrap();
         waiting.join().unwrap();
         assert_eq!(written.recv().unwrap().len(), GATHERED_BYTES_MAX + 4);

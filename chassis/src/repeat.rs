@@ -22,8 +22,8 @@ const HEAD_BYTES: usize = 1024;
 /// Whatever [`Repeatable`] says.
 const KEPT_FOR_MAX: Duration = Duration::from_secs(1);
 
-/// A handler puts this into the extensions of its answer: until then, everybody who asks for the same address gets it
-/// again, and no limit counts them. It depends on nothing else of a request but the encodings that are accepted.
+/// A handler puts this into the extensions of its answer: until then, and for a second at most, everybody who asks for the
+/// same address gets it again if it is small, and no limit counts them. It depends on nothing else of a request but the encodings that are accepted.
 #[derive(Debug, Clone)]
 pub struct Repeatable {
     /// All of its body.
@@ -56,11 +56,11 @@ impl Repeats {
     }
 
     /// Keeps an answer if it may be given again; `seconds` is where its like are timed.
-    pub fn keep(&self, key: String, response: &mut Response, seconds: impl FnOnce() -> Histogram) {
+    pub fn keep(&self, key: String, response: &mut Response, seconds: &Histogram) {
         let Some(Repeatable { body, until }) = response.extensions_mut().remove() else { return };
         if response.status() == StatusCode::OK && body.len() <= ANSWER_BYTES_MAX {
             let headers = response.headers().clone();
-            self.0.insert(key, Arc::new(Repeat { headers, body, seconds: seconds(), until }));
+            self.0.insert(key, Arc::new(Repeat { headers, body, seconds: seconds.clone(), until }));
         }
     }
 }
@@ -126,7 +126,7 @@ mod tests {
             if let Some(until) = until {
                 response.extensions_mut().insert(Repeatable { body: Bytes::from_static(b"x"), until });
             }
-            repeats.keep(key.to_owned(), &mut response, Histogram::noop);
+            repeats.keep(key.to_owned(), &mut response, &Histogram::noop());
         };
         let soon = now + Duration::from_millis(500);
         keep("good", StatusCode::OK, Some(soon));

@@ -115,6 +115,9 @@ pub fn find(slice: &[u8]) -> Option<Extent> {
     registry::find(slice).map(|(mapped, offset)| Extent { mapped, range: offset..offset + slice.len() })
 }
 
+/// In one go: a fast reader does not keep a thread from the others.
+const SENT_BYTES_MAX: usize = 2 * CHUNK_BYTES;
+
 fn chunk_end(offset: usize) -> usize {
     (offset / CHUNK_BYTES + 1) * CHUNK_BYTES
 }
@@ -131,12 +134,13 @@ impl Extent {
         self
     }
 
-    /// What of its beginning can be sent without waiting for a disk, as far as that was so a moment ago.
+    /// What of its beginning can be sent in one go without waiting for a disk, as far as that was so a moment ago.
     pub fn warm_part(&self) -> Option<Extent> {
+        let end_max = self.range.end.min(self.range.start + SENT_BYTES_MAX);
         let memory = self.mapped.memory.as_deref().unwrap_or_default();
         let mut warm = self.range.start..self.range.start;
-        while warm.end < self.range.end {
-            let chunk = warm.end..self.range.end.min(chunk_end(warm.end));
+        while warm.end < end_max {
+            let chunk = warm.end..end_max.min(chunk_end(warm.end));
             if !self.mapped.residency.is_warm(memory, &chunk) {
                 break;
             }

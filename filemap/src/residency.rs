@@ -33,7 +33,7 @@ impl Residency {
         let Some(seen) = self.0.get(range.start / CHUNK_BYTES) else { return true };
         let now = now_s();
         let last = seen.load(Ordering::Relaxed);
-        if last > 0 && now - last < ASK_EVERY_S {
+        if last > 0 && now.saturating_sub(last) < ASK_EVERY_S {
             return true;
         }
         if is_resident(&memory[chunk_around(range.start, memory.len())]) {

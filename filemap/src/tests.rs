@@ -46,9 +46,10 @@ fn what_was_written_is_warm_and_what_was_dropped_can_be_warmed() {
     let (_, map) = file_of(3 * CHUNK_BYTES + 5);
     let extent = |range| find(&map.bytes().slice(range)).unwrap();
     let warm_bytes = |extent: Extent| extent.warm_part().map_or(0, |warm| warm.bytes());
-    for range in [0..10, CHUNK_BYTES..2 * CHUNK_BYTES, 10..3 * CHUNK_BYTES + 5] {
+    for range in [0..10, CHUNK_BYTES..2 * CHUNK_BYTES, CHUNK_BYTES + 10..3 * CHUNK_BYTES + 5] {
         assert_eq!(warm_bytes(extent(range.clone())), range.len(), "over the ends of chunks");
     }
+    assert_eq!(warm_bytes(extent(5..3 * CHUNK_BYTES)), 2 * CHUNK_BYTES, "not all at once");
     let cold = FileMap::new(map.file().try_clone().unwrap()).unwrap();
     let range = CHUNK_BYTES + 7..2 * CHUNK_BYTES - 3;
     cold.file().sync_all().unwrap();

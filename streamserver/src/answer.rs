@@ -322,3 +322,38 @@ fn precondition_failed() -> Problem {
         "The file is another one than `If-Match` or `If-Unmodified-Since` expects; ask again without them.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use domain::{IdParts, Timestamp, VideoId};
+
+    fn is_given_again(method: Method, caching: Caching, until: Option<Instant>) -> bool {
+        let parts = IdParts { now: Timestamp::from_unix_ms(0), random: [0; 10] };
+        let description = Description {
+            validators: Validators { etag: "a".to_owned(), last_modified: parts.now },
+            content_type: "image/jpeg",
+            caching,
+            cache_tag: CacheTag { header: None, video: VideoId::from(parts) },
+            disposition: None,
+            until,
+        };
+        let asked = Asked { method: &method, headers: &HeaderMap::new() };
+        let response = bytes(&asked, &description, Bytes::from_static(b"x")).unwrap();
+        response.extensions().get::<Repeatable>().is_some()
+    }
+
+    #[test]
+    fn only_what_everybody_may_have_is_given_again() {
+        let until = Some(Instant::now());
+        for caching in [Caching::Pointer, Caching::Immutable] {
+            assert!(is_given_again(Method::GET, caching, until), "{caching:?}");
+            assert!(!is_given_again(Method::HEAD, caching, until), "{caching:?}: it has no body");
+            assert!(!is_given_again(Method::GET, caching, None), "{caching:?}: its video may end before");
+        }
+        for caching in [Caching::Private, Caching::Pointer.signed(60), Caching::Immutable.signed(60)] {
+            assert!(!is_given_again(Method::GET, caching, until), "{caching:?}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use chassis::{Clock, Problem};
 use domain::{ObjectFile, ObjectKey, PublicationId, RenditionIndex, VideoId};
 use futures::TryStreamExt;
 use http::StatusCode;
+use moka::Expiry;
 use moka::future::Cache;
 use sql::{Catalog, Publication, Watchable};
 use store::{Store, StoreError};
@@ -60,6 +61,31 @@ impl Known {
     }
 }
 
+/// A row holds from when it was asked for, however late the answer came.
+struct FromTheQuestion;
+
+impl FromTheQuestion {
+    fn left(known: &Known) -> Duration {
+        WATCHABLE_CACHE.saturating_sub(known.asked.elapsed())
+    }
+}
+
+impl Expiry<VideoId, Known> for FromTheQuestion {
+    fn expire_after_create(&self, _: &VideoId, known: &Known, _: Instant) -> Option<Duration> {
+        Some(FromTheQuestion::left(known))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &VideoId,
+        known: &Known,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(FromTheQuestion::left(known))
+    }
+}
+
 impl Deref for Known {
     type Target = Watchable;
 
@@ -89,7 +115,7 @@ impl Watch {
             clock,
             watchable: Cache::builder()
                 .max_capacity(WATCHABLE_ENTRIES_MAX)
-                .time_to_live(WATCHABLE_CACHE)
+                .expire_after(FromTheQuestion)
                 .build(),
             packages: Cache::builder()
                 .max_capacity(PACKAGES_CACHE_BYTES_MAX)

@@ -40,7 +40,16 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     client.until("at last").await;
     client.send(HELLO).await;
     client.until("hello").await;
-    client.closed_within_s(3.0, 6.0).await;
+    client.closed_within_s(3.0, 4.5).await;
+}
+
+#[tokio::test]
+async fn whoever_asks_in_advance_is_not_idle_while_they_are_answered() {
+    let server = Server::with(|limits| limits.idle_s_max = 1).await;
+    let mut client = server.connect().await;
+    client.send(&format!("{HELLO}GET /slow HTTP/1.1\r\nhost: x\r\n\r\n{HELLO}")).await;
+    let answers = client.rest().await;
+    assert!(answers.contains("at last") && answers.matches("\r\n\r\nhello").count() == 2, "{answers}");
 }
 
 #[tokio::test]

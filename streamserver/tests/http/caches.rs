@@ -1,12 +1,14 @@
 //! What caches in front are told, and what is told of the one in here.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::settings::CacheTagHeader;
 use domain::Visibility;
 use reqwest::Method;
-use store::Memory;
+use sql::{Call, Catalog};
+use store::{Disk, Memory};
 
 use crate::watching::header;
 use crate::world::World;
@@ -82,5 +84,71 @@ async fn what_a_crowd_gets_again_is_the_same_and_goes_with_its_video() {
             assert!(Instant::now() < gone_at_latest, "{url}");
         }
     }
+    world.end().await;
+}
+
+/// Holds whoever asks the database, once it is told to.
+#[derive(Default)]
+struct Gate {
+    closed: AtomicBool,
+    waiting: AtomicUsize,
+    open: (Mutex<()>, Condvar),
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let closed = |_: &mut ()| self.closed.load(Ordering::SeqCst);
+        drop(self.open.1.wait_while(self.open.0.lock().unwrap(), closed));
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn set(&self, closed: bool) {
+        let _held = self.open.0.lock().unwrap();
+        self.closed.store(closed, Ordering::SeqCst);
+        self.open.1.notify_all();
+    }
+}
+
+/// Opened again however the test ends: else the runtime would wait for those who wait.
+struct Opened(Arc<Gate>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_waits_for_a_database_that_answered_a_moment_ago() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Disk::open(&folder.path().join("store")).unwrap());
+    let gate = Arc::new(Gate::default());
+    let at_the_gate = gate.clone();
+    let view = |catalog: Catalog| {
+        catalog.under(move |call| {
+            if call == Call::Read {
+                at_the_gate.pass();
+            }
+            None
+        })
+    };
+    let world = World::build_under(folder, store, view, |_| {}).await;
+    let alice = world.user("alice").await;
+    let film = world.playable(&alice, Visibility::Public).await;
+    // Ranges are never given again, so each of them asks what is known of the film.
+    let path = format!("/stream/videos/{}", film.video);
+    let ask = async || world.get_with(&path, &[("range", "bytes=0-9")]).await.status().as_u16();
+    assert_eq!(ask().await, 206);
+    let opened = Opened(gate.clone());
+    gate.set(true);
+    let answered_beside = async {
+        while gate.waiting.load(Ordering::SeqCst) == 0 {
+            assert_eq!(ask().await, 206);
+        }
+        assert_eq!(ask().await, 206, "while somebody asks the database");
+    };
+    tokio::time::timeout(Duration::from_secs(5), answered_beside).await.expect("it was not known any more");
+    drop(opened);
     world.end().await;
 }
