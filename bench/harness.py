@@ -40,17 +40,17 @@ def clip(height, seconds=60, faststart=False):
     return path
 
 
-def looped(path, bytes_min):
+def looped(path, bytes_min, suffix=".mp4"):
     """The clip again and again without a new encode, until it has so many bytes."""
     times = -(-bytes_min // path.stat().st_size)
-    long = path.with_name(f"{path.stem}-x{times}.mp4")
+    long = path.with_name(f"{path.stem}-x{times}{suffix}")
     make(long, ["ffmpeg", "-v", "error", "-y", "-stream_loop", str(times - 1), "-i", str(path), "-c", "copy"])
     return long
 
 
 def make(path, command):
     if not path.exists():
-        part = path.with_suffix(".part.mp4")
+        part = path.with_suffix(f".part{path.suffix}")
         subprocess.run([*command, str(part)], check=True)
         part.rename(path)
 

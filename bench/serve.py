@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """What is watched, beside peers, in turns, in one run: segments of about 4 MiB, random ranges of 1 MiB of a film of 200 MiB, and a
-cover of about 30 kB, to 64 and to 512 connections of wrk on the same cores.
+cover of about 30 kB, to 64 and to 512 connections of wrk on the same cores. Segments are those of a film whose tracks are files of
+their own, as all have that we encode or copy, and once more (`referenced`) of an MP4, which are put together of the upload's samples.
 
 The peers send files that hold the same bytes: nginx (sendfile, two workers, open_file_cache) and Go's http.ServeContent. Ours is the
 release build, as it is deployed: all in one program, and the streamserver alone, as one of many machines has it; with everything that
-stands before an answer: a line in the log (the peers write none), limits, metrics, whether the video is there and who may see it. The film has no sound, so that its segments lie in one piece, as those of our renditions do.
+stands before an answer: a line in the log (the peers write none), limits, metrics, whether the video is there and who may see it.
 
 Where there is an S3 server, one more streamserver has the same film there, and in memory since somebody watched it: its rows say
 how it compares with the one whose film lies on the disk.
 
-Writes bench/results/serve.json. Usage: [scripts/servers run] bench/serve.py [--rounds 3] [--seconds 3] [--loads segments,ranges,small]
+Writes bench/results/serve.json. Usage: [scripts/servers run] bench/serve.py [--rounds 3] [--seconds 3] [--loads segments,referenced,ranges,small]
 Needs Debian's golang-go, nginx and wrk.
 """
 import argparse, collections, contextlib, json, os, pathlib, re, statistics, subprocess, sys, tempfile, urllib.request
@@ -19,7 +20,7 @@ from upload import PEERS, Peer, cpu_s, nginx
 
 MIB = 1 << 20
 CONNECTIONS = [64, 512]
-LOADS = ["segments", "ranges", "small"]
+LOADS = ["segments", "referenced", "ranges", "small"]
 DISK, S3 = "sluice: streamserver", "sluice: streamserver, S3"
 SETTINGS = {"SLUICE_JOB_KINDS": "ingest,purge", "SLUICE_STREAMS_MAX": "2000"}
 # The whole film, and more.
@@ -33,47 +34,54 @@ class Files:
     """What is asked for, by load: path of each, and its bytes."""
 
     def __init__(self, server):
-        video = make_film(server)
+        video = make_film(server, ".mp4")
         self.film = (f"/stream/videos/{video}", fetch(server, f"/stream/videos/{video}"))
-        master = fetch(server, f"/stream/videos/{video}/master.m3u8").decode()
-        playlist = re.search(r"^(\S+video\.m3u8)$", master, re.M)[1]
-        folder = f"/stream/videos/{video}/{playlist.rsplit('/', 1)[0]}"
-        names = re.findall(r"^([^#\s]+\.mp4)$", fetch(server, f"/stream/videos/{video}/{playlist}").decode(), re.M)
-        self.segments = [(f"{folder}/{name}", fetch(server, f"{folder}/{name}")) for name in names[1:8]]
+        self.segments = segments(server, make_film(server, ".mkv"))
+        self.referenced = segments(server, video)
         self.cover = (f"/stream/videos/{video}/cover.jpg?w=480", fetch(server, f"/stream/videos/{video}/cover.jpg?w=480"))
         self.video = video
 
     def as_files(self, folder):
         os.makedirs(f"{folder}/files")
-        for n, (_, content) in enumerate(self.segments):
-            pathlib.Path(folder, f"files/segment{n}.mp4").write_bytes(content)
+        for load, n, content in [(load, n, content) for load in ("segments", "referenced") for n, (_, content) in enumerate(getattr(self, load))]:
+            pathlib.Path(folder, f"files/{load}{n}.mp4").write_bytes(content)
         pathlib.Path(folder, "files/film.mp4").write_bytes(self.film[1])
         pathlib.Path(folder, "files/cover.jpg").write_bytes(self.cover[1])
         os.chmod(folder, 0o755)
 
     def paths(self):
         """On our servers."""
-        return {"segments": [path for path, _ in self.segments], "ranges": [self.film[0]], "small": [self.cover[0]]}
+        return {"segments": [path for path, _ in self.segments], "referenced": [path for path, _ in self.referenced], "ranges": [self.film[0]], "small": [self.cover[0]]}
 
     def names(self):
         """Of the same on the peers."""
-        return {"segments": [f"/segment{n}.mp4" for n in range(len(self.segments))], "ranges": ["/film.mp4"], "small": ["/cover.jpg"]}
+        numbered = {load: [f"/{load}{n}.mp4" for n in range(len(getattr(self, load)))] for load in ("segments", "referenced")}
+        return {**numbered, "ranges": ["/film.mp4"], "small": ["/cover.jpg"]}
 
     def watch(self, base):
         """All of it, and whether it is the same there."""
-        for path, content in [self.film, *self.segments, self.cover]:
+        for path, content in [self.film, *self.segments, *self.referenced, self.cover]:
             with urllib.request.urlopen(base + path) as answer:
                 assert answer.read() == content, path
 
 
-def make_film(server):
+def segments(server, video):
+    """Seven of them: paths and bytes."""
+    master = fetch(server, f"/stream/videos/{video}/master.m3u8").decode()
+    playlist = re.search(r"^(\S+video\.m3u8)$", master, re.M)[1]
+    folder = f"/stream/videos/{video}/{playlist.rsplit('/', 1)[0]}"
+    names = re.findall(r"^([^#\s]+\.mp4)$", fetch(server, f"/stream/videos/{video}/{playlist}").decode(), re.M)
+    return [(f"{folder}/{name}", fetch(server, f"{folder}/{name}")) for name in names[1:8]]
+
+
+def make_film(server, suffix):
     """5.6 Mbit/s: six seconds of it are about 4 MiB."""
     part = harness.CLIPS / "serve-noaudio.mp4"
     harness.CLIPS.mkdir(parents=True, exist_ok=True)
     harness.make(part, ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30,noise=alls=20:allf=t",
                         "-t", "30", "-c:v", "libx264", "-preset", "veryfast", "-b:v", "5600k", "-maxrate", "5600k", "-bufsize",
                         "5600k", "-g", "60", "-bf", "0", "-pix_fmt", "yuv420p"])
-    video, _ = server.upload(harness.looped(part, 200 * MIB))
+    video, _ = server.upload(harness.looped(part, 200 * MIB, suffix))
     server.until(video, ("playable", "ready"))
     return video
 
@@ -156,7 +164,7 @@ def start(folder, running):
     ours = running.enter_context(harness.Server(folder, **SETTINGS))
     files = Files(ours)
     files.as_files(folder)
-    print(f"segments of {[len(content) for _, content in files.segments]}, a film of {len(files.film[1])}, "
+    print(f"segments of {[len(content) for _, content in files.segments]} and {[len(content) for _, content in files.referenced]}, a film of {len(files.film[1])}, "
           f"a cover of {len(files.cover[1])} bytes", flush=True)
     servers = {}
     for name, peer in {"nginx": lambda: nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": lambda: go(folder)}.items():
