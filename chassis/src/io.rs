@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use crate::Limits;
+use crate::unsent::Unsent;
 
 /// What a connection waits for; shared by its bytes and its requests.
 #[derive(Clone)]
@@ -56,6 +57,7 @@ pub(crate) struct TimedIo {
     phase: Phase,
     read_deadline: Deadline,
     write_deadline: Option<Pin<Box<Sleep>>>,
+    unsent: Unsent,
     /// Bytes of a file are on their way from the disk into the page cache.
     warming: Option<JoinHandle<io::Result<()>>>,
     first_byte_max: Duration,
@@ -67,6 +69,7 @@ pub(crate) struct TimedIo {
 impl TimedIo {
     pub fn new(stream: TcpStream, phase: Phase, limits: &Limits) -> Self {
         TimedIo {
+            unsent: Unsent::of(&stream),
             stream,
             phase,
             read_deadline: Deadline::default(),
@@ -173,7 +176,10 @@ impl TimedIo {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.write_deadline = None;
+            if let Some(deadline) = self.write_deadline.take() {
+                let began = deadline.deadline() - self.write_stall_max;
+                self.unsent.waited(&self.stream, began.elapsed());
+            }
             self.read_deadline.forget(IDLE);
             return written;
         }

@@ -31,6 +31,7 @@ pub mod settings;
 mod shared;
 pub mod shutdown;
 pub mod telemetry;
+mod unsent;
 
 pub use app::App;
 pub use auth::{Caller, KeyError, Link, LinkKeys, Policy, SigningKey, Tokens, UploadToken, VerifyingKey};

@@ -20,8 +20,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub shutdown: CancellationToken,
     pub ended: JoinHandle<std::io::Result<()>>,
-    /// One message for each flood that ended.
-    pub floods_ended: mpsc::UnboundedReceiver<()>,
+    /// One message for each flood that ended: how many bytes of it were taken.
+    pub floods_ended: mpsc::UnboundedReceiver<usize>,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ struct Name {
     name: String,
 }
 
-fn routes(flood_ended: mpsc::UnboundedSender<()>) -> Router {
+fn routes(flood_ended: mpsc::UnboundedSender<usize>) -> Router {
     Router::new()
         .route("/hello", get(|| async { "hello" }))
         .route(
@@ -105,17 +105,20 @@ async fn count(body: Body) -> Result<String, Problem> {
 }
 
 /// Sends for ever; tells when nobody takes it any more.
-async fn flood(ended: mpsc::UnboundedSender<()>) -> Body {
-    struct Told(mpsc::UnboundedSender<()>);
-    impl Drop for Told {
+async fn flood(ended: mpsc::UnboundedSender<usize>) -> Body {
+    struct Taken(usize, mpsc::UnboundedSender<usize>);
+    impl Drop for Taken {
         fn drop(&mut self) {
-            let _ = self.0.send(());
+            let _ = self.1.send(self.0);
         }
     }
     let block = Bytes::from(vec![0; 64 * 1024]);
-    let stream = futures::stream::unfold(Told(ended), move |told| {
+    let stream = futures::stream::unfold(Taken(0, ended), move |mut taken| {
         let block = block.clone();
-        async move { Some((Ok::<_, std::io::Error>(block), told)) }
+        async move {
+            taken.0 += block.len();
+            Some((Ok::<_, std::io::Error>(block), taken))
+        }
     });
     Body::from_stream(stream)
 }

@@ -51,12 +51,15 @@ async fn connect(app: &App) -> TcpStream {
     TcpStream::connect(address(app)).await.unwrap()
 }
 
-/// From an address of this machine that is not the one of everybody else, with little room in the kernel for what is not
+/// From an address of this machine that is not the one of everybody else, with room in the kernel for so much that is not
 /// read.
-async fn connect_from(client: Ipv4Addr, server: SocketAddr) -> std::io::Result<TcpStream> {
-    const RECEIVED_BYTES: u32 = 8 * KIB as u32;
+async fn connect_from(
+    client: Ipv4Addr,
+    server: SocketAddr,
+    received_bytes: u32,
+) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.set_recv_buffer_size(RECEIVED_BYTES)?;
+    socket.set_recv_buffer_size(received_bytes)?;
     socket.bind(SocketAddr::from((client, 0)))?;
     socket.connect(server).await
 }

@@ -16,6 +16,8 @@ use crate::harness::{App, Peak, Persona};
 use crate::memory::large_film;
 
 const ADDRESSES: u64 = 10;
+/// Of an answer that nobody reads.
+const RECEIVED_BYTES: u32 = 8 * 1024;
 /// More than the kernel takes off the server's hands.
 const FILM_BYTES: u64 = 16 << 20;
 /// What two cores need for a request among tests that have just begun.
@@ -72,7 +74,7 @@ impl Attack {
         let kind = (number / ADDRESSES) as usize % KINDS.len();
         tokio::time::sleep(Attack::BETWEEN_TWO * number as u32).await;
         while !self.over.load(Ordering::SeqCst) {
-            let ended = match connect_from(client, self.server).await {
+            let ended = match connect_from(client, self.server, RECEIVED_BYTES).await {
                 Ok(line) => self.be_slow(KINDS[kind], line).await,
                 Err(_) => End::Refused,
             };

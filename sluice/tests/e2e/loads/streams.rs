@@ -19,6 +19,8 @@ const STREAM_KIB_MAX: u64 = 128;
 /// What is played in a step: 64 KiB a second.
 const STEP: Duration = Duration::from_millis(250);
 const STEP_BYTES: usize = 16 * KIB as usize;
+/// What the kernel holds for a player: a second of it.
+const RECEIVED_BYTES: u32 = 64 * 1024;
 /// Loaded before a player begins; what comes later than this by the clock of the film makes it stop.
 const AHEAD: Duration = Duration::from_secs(1);
 const AHEAD_STEPS: usize = 4;
@@ -133,7 +135,7 @@ async fn watch(film: &Film, viewer: usize, steps: usize) -> Vec<Duration> {
     let client = Ipv4Addr::new(127, 1, high, low);
     // They do not all press the button at the same moment.
     tokio::time::sleep(STEP * 4 * (viewer as u32 % 97) / 97).await;
-    let line = connect_from(client, film.server).await.unwrap();
+    let line = connect_from(client, film.server, RECEIVED_BYTES).await.unwrap();
     let plan = film.plan(viewer, (steps + AHEAD_STEPS) * STEP_BYTES);
     Viewer { line, plan, coming: Bytes::new() }.watch(steps).await
 }
