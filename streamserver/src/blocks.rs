@@ -30,6 +30,17 @@ pub enum Lookup {
     Collapsed,
 }
 
+impl Lookup {
+    fn count(self) {
+        let result = match self {
+            Lookup::Hit => "hit",
+            Lookup::Miss => "miss",
+            Lookup::Collapsed => "collapsed",
+        };
+        metrics::counter!("streamserver_cache_requests_total", "result" => result).increment(1);
+    }
+}
+
 /// Of a block: its object, and its number there.
 type Place = (ObjectKey, u64);
 
@@ -79,8 +90,9 @@ impl Blocks {
             lookup = Lookup::Miss;
             self.fetch(&key, range).await
         };
-        let block = self.kept.try_get_with(place, fetch).await.map_err(again)?;
-        Ok((block, lookup))
+        let block = self.kept.try_get_with(place, fetch).await;
+        lookup.count();
+        Ok((block.map_err(again)?, lookup))
     }
 
     async fn fetch(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -146,6 +158,7 @@ impl Reading {
     async fn begin(&self, number: u64) -> Begun {
         let place = (self.key.clone(), number);
         if let Some(block) = self.blocks.kept.get(&place).await {
+            Lookup::Hit.count();
             return Begun::Kept(block);
         }
         let (blocks, length) = (self.blocks.clone(), self.length);

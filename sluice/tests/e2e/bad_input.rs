@@ -236,6 +236,24 @@ async fn framework_errors_are_problems_too() {
     app.finish();
 }
 
+#[tokio::test]
+async fn metrics_name_the_route_of_whatever_was_asked_and_nothing_that_clients_invent() {
+    let app = App::start().await;
+    let anyone = app.anonymous();
+    anyone.get("/api/videos/nobodys").await;
+    anyone.send(anyone.request(Method::OPTIONS, "/api/videos/preflight")).await.expect(200);
+    anyone.get("/invented").await.expect(404);
+    let metrics = anyone.at(&app.program.ops).get("/metrics").await.expect(200).text();
+    for (method, route) in [("GET", "/api/videos/{vid}"), ("OPTIONS", "/api/videos/{vid}"), ("GET", "none")] {
+        let label = format!("http_request_method=\"{method}\",http_route=\"{route}\",");
+        assert!(metrics.contains(&label), "{label}");
+    }
+    for invented in ["nobodys", "preflight", "invented"] {
+        assert!(!metrics.contains(invented), "{invented}");
+    }
+    app.finish();
+}
+
 fn connect(app: &App) -> TcpStream {
     let socket = TcpStream::connect(app.base().trim_start_matches("http://")).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -16,6 +16,8 @@ const CROWD: usize = 1_000;
 const CROWD_AT_ONCE: usize = 200;
 const RANGE_BYTES: u64 = 100_000;
 const COLD_FILM_BYTES: u64 = 12 << 20;
+/// The sound's, and the last ones of files, which are smaller.
+const OTHER_BLOCKS_MAX: u64 = 4;
 const OTHER_FILM_BYTES: u64 = 1 << 20;
 const CROWD_S_MAX: Duration = Duration::from_secs(60);
 /// A second until the origins know, one that the cache may keep it, and one for a slow machine.
@@ -207,16 +209,29 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
     assert_eq!(behind.get(&of_other[0]).await.expect(200).header("x-cache"), "HIT");
 }
 
+/// How many blocks the origins have fetched from the store.
+async fn blocks_fetched(origins: &[Program]) -> u64 {
+    let mut blocks = 0;
+    for origin in origins {
+        let metrics = Persona::anonymous(&origin.ops).get("/metrics").await.expect(200).text();
+        let missed = metrics.lines().filter(|line| line.starts_with("streamserver_cache_requests_total{"));
+        let missed = missed.filter(|line| line.contains("result=\"miss\""));
+        blocks += missed.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>();
+    }
+    blocks
+}
+
 /// Segments and the film as one file lie in the same blocks, at other places.
 #[tokio::test]
 async fn a_crowd_behind_nginx_costs_the_store_one_read_for_each_block() {
-    let Some(edge) = Edge::start(|folder| Backends::of("sqlite", "s3s", folder)).await else { return };
+    let Some(edge) = Edge::start(Backends::on_s3).await else { return };
     let Edge { nginx, origins, backends, folder, .. } = &edge;
     let alice = Persona::register(&edge.api.base, "alice").await;
     let id = &*edge.upload(&alice, &large_film(folder.path(), COLD_FILM_BYTES)).await;
     // Its storyboard is drawn from what is stored, too.
     let ready = alice.until_drawn(id, 120).await;
     let length = ready["renditions"][0]["size_bytes"].as_u64().unwrap();
+    let fetched = blocks_fetched(origins).await;
     backends.take_reads();
 
     let segments = Persona::anonymous(&nginx.base).segments(id).await;
@@ -235,14 +250,16 @@ async fn a_crowd_behind_nginx_costs_the_store_one_read_for_each_block() {
         async move { (path, range, request.send().await.unwrap().bytes().await.unwrap()) }
     });
     let seen: Vec<_> = stream::iter(viewers).buffer_unordered(CROWD_AT_ONCE).collect().await;
-    let mut reads = BTreeMap::new();
-    for read in backends.take_reads() {
-        *reads.entry(read).or_insert(0) += 1;
+    let fetched = blocks_fetched(origins).await - fetched;
+    println!("{CROWD} clients on {length} bytes: {fetched} blocks from the store");
+    assert!((length >> 20..=(length >> 20) + OTHER_BLOCKS_MAX).contains(&fetched), "{fetched} blocks");
+    // Where the store can tell: these, and what is read whole by itself, such as the index.
+    if let Some(told) = backends.take_reads() {
+        let mut reads = BTreeMap::new();
+        told.into_iter().for_each(|read| *reads.entry(read).or_insert(0) += 1);
+        assert!(reads.values().all(|times| *times == 1), "{reads:#?}");
+        assert!(reads.len() as u64 >= fetched, "{fetched} blocks: {reads:#?}");
     }
-    println!("{CROWD} clients on {length} bytes: {} reads from the store", reads.values().sum::<usize>());
-    assert!(reads.len() as u64 >= length >> 20, "{reads:#?}");
-    let twice: Vec<_> = reads.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "{twice:#?}");
 
     let direct = Persona::anonymous(&origins[0].base);
     let whole = direct.get(&format!("/stream/videos/{id}")).await.expect(200).body;

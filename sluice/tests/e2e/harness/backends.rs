@@ -42,6 +42,14 @@ impl Backends {
         Backends::of(&database, &store, folder)
     }
 
+    /// As the environment asks, if that is S3; else SQLite and an S3 server in the test.
+    pub fn on_s3(folder: &Path) -> Backends {
+        match asked() {
+            (_, store) if store == "disk" => Backends::of("sqlite", "s3s", folder),
+            (database, store) => Backends::of(&database, &store, folder),
+        }
+    }
+
     /// `sqlite` or `postgres`; `disk`, `s3s` or `garage`.
     pub fn of(database: &str, store: &str, folder: &Path) -> Backends {
         let mut backends = Backends {
@@ -114,9 +122,9 @@ impl Backends {
         self.store_proxy.as_ref().expect("the store is behind a proxy")
     }
 
-    /// Path and range of each read from the store since the last time that this was asked; of `s3s` alone.
-    pub fn take_reads(&self) -> Vec<String> {
-        self.s3s.as_ref().expect("the store is s3s").take_reads()
+    /// Path and range of each read from the store since the last time that this was asked; only `s3s` can tell.
+    pub fn take_reads(&self) -> Option<Vec<String>> {
+        self.s3s.as_ref().map(S3s::take_reads)
     }
 
     /// What a statement answers, without a process of ours in between: lines of columns with `|` between them.
