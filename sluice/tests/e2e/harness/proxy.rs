@@ -130,7 +130,13 @@ async fn accept(
 async fn carry_all(listener: &TcpListener, shared: &Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        tokio::spawn(Connection { shared: shared.clone() }.carry(client));
+        let cuts = shared.cuts.subscribe();
+        // Cuts that came before this are not heard, but the weather was there before them.
+        if *shared.weather.borrow() == Weather::Refused {
+            reset(&client);
+            continue;
+        }
+        tokio::spawn(Connection { shared: shared.clone() }.carry(client, cuts));
     }
 }
 
@@ -147,8 +153,7 @@ enum End {
 }
 
 impl Connection {
-    async fn carry(self, mut client: TcpStream) {
-        let mut cuts = self.shared.cuts.subscribe();
+    async fn carry(self, mut client: TcpStream, mut cuts: watch::Receiver<u32>) {
         let connect = async {
             self.moving().await;
             TcpStream::connect(&self.shared.server).await
@@ -174,6 +179,7 @@ impl Connection {
                 }
             };
             tokio::select! {
+                biased;
                 _ = cuts.changed() => End::Reset,
                 end = both => end,
             }
@@ -365,8 +371,7 @@ mod tests {
         proxy.weather(Weather::Clear);
         let mut stream = connect().await.unwrap();
         proxy.weather(Weather::Refused);
-        // What is on its way may still come through.
-        while say(&mut stream, b"gone").await.is_ok() {}
+        assert!(say(&mut stream, b"gone").await.is_err());
         let refused = connect().await;
         assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
         proxy.weather(Weather::Clear);
