@@ -13,7 +13,7 @@ how it compares with the one whose film lies on the disk.
 Writes bench/results/serve.json. Usage: [scripts/servers run] bench/serve.py [--rounds 3] [--seconds 3] [--loads segments,referenced,ranges,small]
 Needs Debian's golang-go, nginx and wrk.
 """
-import argparse, collections, contextlib, json, os, pathlib, re, statistics, subprocess, sys, tempfile, urllib.request
+import argparse, collections, contextlib, itertools, json, os, pathlib, re, statistics, subprocess, sys, tempfile, urllib.request
 
 import harness
 from upload import PEERS, Peer, cpu_s, nginx
@@ -36,31 +36,32 @@ class Files:
     def __init__(self, server):
         video = make_film(server, ".mp4")
         self.film = (f"/stream/videos/{video}", fetch(server, f"/stream/videos/{video}"))
-        self.segments = segments(server, make_film(server, ".mkv"))
-        self.referenced = segments(server, video)
+        self.segments = {"segments": segments(server, make_film(server, ".mkv")), "referenced": segments(server, video)}
         self.cover = (f"/stream/videos/{video}/cover.jpg?w=480", fetch(server, f"/stream/videos/{video}/cover.jpg?w=480"))
         self.video = video
 
     def as_files(self, folder):
         os.makedirs(f"{folder}/files")
-        for load, n, content in [(load, n, content) for load in ("segments", "referenced") for n, (_, content) in enumerate(getattr(self, load))]:
-            pathlib.Path(folder, f"files/{load}{n}.mp4").write_bytes(content)
+        for load, some in self.segments.items():
+            for n, (_, content) in enumerate(some):
+                pathlib.Path(folder, f"files/{load}{n}.mp4").write_bytes(content)
         pathlib.Path(folder, "files/film.mp4").write_bytes(self.film[1])
         pathlib.Path(folder, "files/cover.jpg").write_bytes(self.cover[1])
         os.chmod(folder, 0o755)
 
     def paths(self):
         """On our servers."""
-        return {"segments": [path for path, _ in self.segments], "referenced": [path for path, _ in self.referenced], "ranges": [self.film[0]], "small": [self.cover[0]]}
+        segments = {load: [path for path, _ in some] for load, some in self.segments.items()}
+        return {**segments, "ranges": [self.film[0]], "small": [self.cover[0]]}
 
     def names(self):
         """Of the same on the peers."""
-        numbered = {load: [f"/{load}{n}.mp4" for n in range(len(getattr(self, load)))] for load in ("segments", "referenced")}
-        return {**numbered, "ranges": ["/film.mp4"], "small": ["/cover.jpg"]}
+        segments = {load: [f"/{load}{n}.mp4" for n in range(len(some))] for load, some in self.segments.items()}
+        return {**segments, "ranges": ["/film.mp4"], "small": ["/cover.jpg"]}
 
     def watch(self, base):
         """All of it, and whether it is the same there."""
-        for path, content in [self.film, *self.segments, *self.referenced, self.cover]:
+        for path, content in [self.film, *itertools.chain(*self.segments.values()), self.cover]:
             with urllib.request.urlopen(base + path) as answer:
                 assert answer.read() == content, path
 
@@ -164,7 +165,8 @@ def start(folder, running):
     ours = running.enter_context(harness.Server(folder, **SETTINGS))
     files = Files(ours)
     files.as_files(folder)
-    print(f"segments of {[len(content) for _, content in files.segments]} and {[len(content) for _, content in files.referenced]}, a film of {len(files.film[1])}, "
+    sizes = {load: [len(content) for _, content in some] for load, some in files.segments.items()}
+    print(f"{sizes}, a film of {len(files.film[1])}, "
           f"a cover of {len(files.cover[1])} bytes", flush=True)
     servers = {}
     for name, peer in {"nginx": lambda: nginx(folder, "nginx-serve.conf"), "Go http.ServeContent": lambda: go(folder)}.items():

@@ -213,10 +213,7 @@ async fn a_crowd_behind_nginx_costs_the_origins_one_request_for_each_piece() {
 async fn blocks_fetched(origins: &[Program]) -> u64 {
     let mut blocks = 0;
     for origin in origins {
-        let metrics = Persona::anonymous(&origin.ops).get("/metrics").await.expect(200).text();
-        let missed = metrics.lines().filter(|line| line.starts_with("streamserver_cache_requests_total{"));
-        let missed = missed.filter(|line| line.contains("result=\"miss\""));
-        blocks += missed.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>();
+        blocks += origin.metric("streamserver_cache_requests_total{result=\"miss\"}").await;
     }
     blocks
 }

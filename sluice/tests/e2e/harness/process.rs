@@ -69,6 +69,13 @@ fn binary_command(binary: &Path, folder: &Path) -> Command {
 }
 
 impl Program {
+    /// What `/metrics` says of a series, by its name and labels; none of it is there before it was counted once.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let metrics = Persona::anonymous(&self.ops).get("/metrics").await.expect(200).text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    }
+
     /// Starts `name`, which lies beside the `sluice` binary, and waits until it says where it listens.
     pub fn start(name: &str, folder: &Path, log_name: &str, settings: &[(String, String)]) -> Program {
         let log = folder.join(log_name);

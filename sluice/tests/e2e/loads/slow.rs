@@ -169,10 +169,7 @@ async fn use_it(ada: &Persona, film: &str, segment: &str, seconds: u64) -> Hones
 
 /// Of the gauge of places taken.
 async fn taken(app: &App, bucket: &str) -> u64 {
-    let metrics = app.anonymous().get(&format!("{}/metrics", app.program.ops)).await.expect(200).text();
-    let line =
-        metrics.lines().find_map(|line| line.strip_prefix(&format!("sluice_active{{bucket=\"{bucket}\"}} ")));
-    line.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    app.program.metric(&format!("sluice_active{{bucket=\"{bucket}\"}}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
